@@ -1,0 +1,1 @@
+"""The rules: what an event means for a job. Pure: standard library only, no clock, no I/O."""
