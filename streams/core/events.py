@@ -1,0 +1,129 @@
+"""Records of the topic `events`: what makes one acceptable, and where it stands in the order of its stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from streams.core.job import job_key
+
+Event = dict[str, Any]
+"""A checked value of `events` (contract 2.1): an entry of BullMQ's stream, or an observation."""
+
+OBSERVED: Final = "observed"
+
+REASONS: Final = ("not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large")
+"""The closed set of `dlq_reason`."""
+
+OPENS_NO_LIFE: Final = frozenset(
+    {"duplicated", "deduplicated", "debounced", "stalled", "retries-exhausted", "progress", "removed"}
+)
+"""Entries that name a job without saying where it is: an unknown job is asked for, not invented."""
+
+_STREAM_ID: Final = re.compile(r"\d{1,20}-\d{1,20}")
+
+
+class BadRecordError(ValueError):
+    """A record that cannot be folded. `reason` is one of REASONS; the text says what was wrong and where."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Order(NamedTuple):
+    """A record's place in its stream: (`stream_id`, entry before observation, `observed_at`)."""
+
+    ms: int
+    seq: int
+    observation: bool
+    observed_at: int
+
+
+def order_of(stream_id: str, observed_at: int | None) -> Order:
+    """The place of an entry (`observed_at` None) or of an observation."""
+    ms, _, seq = stream_id.partition("-")
+    return Order(int(ms), int(seq), observed_at is not None, observed_at or 0)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_stream_id(value: object) -> bool:
+    return isinstance(value, str) and _STREAM_ID.fullmatch(value) is not None
+
+
+def _is_fields(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _is_ms(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_job(value: object) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+_Check = tuple[str, Callable[[object], bool], str]
+_COMMON: Final[tuple[_Check, ...]] = (
+    ("source", _is_text, "text"),
+    ("queue", _is_text, "text"),
+    ("job_id", _is_text, "text"),
+    ("event", _is_text, "text"),
+    ("stream_id", _is_stream_id, "a stream id such as 1795478836845-0"),
+)
+_ENTRY: Final[tuple[_Check, ...]] = (("fields", _is_fields, "an object of texts"),)
+_LOOK: Final[tuple[_Check, ...]] = (
+    ("observed_at", _is_ms, "milliseconds since the epoch"),
+    ("found", _is_flag, "true or false"),
+)
+_JOB_NUMBERS: Final = (
+    "timestamp", "delay", "priority", "attempts_made", "attempts_started", "stalled_count", "processed_on", "finished_on",
+)  # fmt: skip
+
+
+def _require(value: Event, checks: tuple[_Check, ...]) -> None:
+    for name, accepts, wanted in checks:
+        if name not in value:
+            raise BadRecordError("missing_field", f"the field {name!r} is missing")
+        if not accepts(value[name]):
+            raise BadRecordError("wrong_type", f"{name!r} should be {wanted}, not {value[name]!r:.80}")
+
+
+def _require_job(job: dict[str, Any]) -> None:
+    for name in _JOB_NUMBERS:
+        number = job.get(name)
+        if number is not None and type(number) is not int:
+            raise BadRecordError("wrong_type", f"'job.{name}' should be a whole number, not {number!r:.80}")
+    if not isinstance(job.get("opts", {}), dict):
+        raise BadRecordError("wrong_type", f"'job.opts' should be an object, not {job['opts']!r:.80}")
+    if not isinstance(job.get("stacktrace", []), list):
+        raise BadRecordError("wrong_type", f"'job.stacktrace' should be a list, not {job['stacktrace']!r:.80}")
+
+
+def check(value: object, key: bytes | None) -> Event:
+    """The value as an Event. Raises BadRecordError when it is none, or when `key` is not the key of its job."""
+    if not isinstance(value, dict):
+        raise BadRecordError("not_object", f"an event is a JSON object, not {type(value).__name__}")
+    _require(value, _COMMON)
+    _require(value, _LOOK if value["event"] == OBSERVED else _ENTRY)
+    job = value.get("job")
+    if not _is_job(job):
+        raise BadRecordError("wrong_type", f"'job' should be an object or null, not {job!r:.80}")
+    if job:
+        _require_job(job)
+    wanted = job_key(value["source"], value["queue"], value["job_id"])
+    try:
+        same = key is not None and key.decode() == wanted
+    except UnicodeDecodeError:
+        same = False
+    if not same:
+        raise BadRecordError("bad_key", f"the key {key!r:.120} is not that of the value's job, {wanted!r:.120}")
+    return value

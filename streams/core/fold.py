@@ -1,0 +1,61 @@
+"""The fold: (row or none, event) -> what the row becomes and what is to be told. Pure.
+
+`fold` sends an event to the entries (`entries.py`) or to the observations (`looks.py`); both end in
+`Step.move`, the one place where a transition is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streams.core import entries, looks
+from streams.core.events import OBSERVED, OPENS_NO_LIFE, Event, order_of
+from streams.core.row import Row
+from streams.core.rules import DEFAULT_RULES, Rules
+from streams.core.step import Result, Step
+
+
+def fold(row: Row | None, event: Event, rules: Rules = DEFAULT_RULES) -> Result:
+    """Apply one checked event (`events.check`) to the row of its job.
+
+    What stands at or before the row's position changes nothing (`result.row is row`). Never raises for a checked
+    event: what the table of transitions calls illegal is followed and named in `result.anomalies`.
+    """
+    if not event["job_id"]:
+        return Result(row)
+    observed_at = event.get("observed_at") if event["event"] == OBSERVED else None
+    order = order_of(event["stream_id"], observed_at)
+    if row is not None and order <= order_of(row["position"], row["observed_at"]):
+        return Result(row)
+    if event["event"] == OBSERVED:
+        return _look(row, event, rules, order.observed_at)
+    return _entry(row, event, rules, order.ms)
+
+
+def _entry(row: Row | None, event: Event, rules: Rules, ms: int) -> Result:
+    name = event["event"]
+    handler = entries.HANDLERS.get(name)
+    if row is None and (handler is None or name in OPENS_NO_LIFE):
+        return Result(None, ask=name in OPENS_NO_LIFE)
+    step = Step(row, event, rules, ms)
+    if name == "added":
+        step.begin(life=ms)
+    elif row is None:
+        step.begin(life=_first_seen(event, ms))
+    if handler is not None:
+        handler(step)
+    return step.result()
+
+
+def _first_seen(event: Event, ms: int) -> int:
+    """The life of a job whose `added` was not seen: its own creation time, else the first entry's."""
+    job: dict[str, Any] = event.get("job") or {}
+    return job.get("timestamp") or ms
+
+
+def _look(row: Row | None, event: Event, rules: Rules, observed_at: int) -> Result:
+    if row is None and not event["found"]:
+        return Result(None)
+    step = Step(row, event, rules, observed_at)
+    looks.apply(step)
+    return step.result()

@@ -1,0 +1,127 @@
+"""The row of `JobStatus`: how one begins, what it takes from a job's hash, and what it notes for itself.
+
+A row is a JSON object (a dict); its fields are those of contract 2.2. Rows are never changed in place:
+a fold works on a shallow copy and replaces what is nested.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from streams.core.events import Event
+
+Row = dict[str, Any]
+Job = dict[str, Any]
+"""A job's decoded hash, as it stands on `events`."""
+
+SEED_FIELDS: Final = (
+    "id", "name", "data", "progress", "delay", "timestamp", "attempts_made",
+    "finished_on", "processed_on", "failed_reason", "state",
+)  # fmt: skip
+HISTORY_LENGTH: Final = 16
+NOTES: Final = "_"
+
+
+def new_row(event: Event, life: int) -> Row:
+    """An empty row of a life that begins with this event; it has no state of its own yet (`seq` 0)."""
+    ms = int(event["stream_id"].partition("-")[0])
+    return {
+        "id": event["job_id"],
+        "name": event["fields"].get("name", "") if "fields" in event else "",
+        "data": None,
+        "progress": 0,
+        "delay": 0,
+        "timestamp": ms,
+        "attempts_made": 0,
+        "finished_on": None,
+        "processed_on": None,
+        "failed_reason": None,
+        "state": "waiting",
+        "source": event["source"],
+        "queue": event["queue"],
+        "life": life,
+        "source_state": "waiting",
+        "since": ms,
+        "due_at": None,
+        "position": event["stream_id"],
+        "observed_at": None,
+        "seq": 0,
+        "max_attempts": None,
+        "priority": 0,
+        "stalled_count": 0,
+        "return_value": None,
+        "parent": None,
+        "enriched": False,
+        "estimated": ["timestamp"],
+        "history": [],
+        NOTES: {"due": 0, "fails": 0, "starts": 0},
+    }
+
+
+def seed_of(row: Row) -> dict[str, Any]:
+    """The eleven fields of the published model."""
+    return {name: row[name] for name in SEED_FIELDS}
+
+
+def note(row: Row, **values: Any) -> None:
+    """Set the worker's own notes; None takes a note away."""
+    notes = {**row[NOTES], **values}
+    row[NOTES] = {name: value for name, value in notes.items() if value is not None}
+
+
+def estimate(row: Row, *fields: str) -> None:
+    """Say that these fields were counted or taken from stream times."""
+    missing = [field for field in fields if field not in row["estimated"]]
+    if missing:
+        row["estimated"] = [*row["estimated"], *missing]
+
+
+def certain(row: Row, *fields: str) -> None:
+    """Say that these fields are BullMQ's own."""
+    if row["estimated"]:
+        row["estimated"] = [field for field in row["estimated"] if field not in fields]
+
+
+def max_attempts_of(job: Job) -> int:
+    """How often BullMQ will try the job: `opts.attempts`, where 0 and none mean once."""
+    attempts = job.get("opts", {}).get("attempts")
+    return attempts if isinstance(attempts, int) and attempts > 1 else 1
+
+
+def take_creation(row: Row, job: Job) -> None:
+    """What is set when a job is added. `data` and `priority` may change without an entry: the newest is the truest."""
+    row["name"] = job.get("name", row["name"])
+    row["data"] = job.get("data")
+    row["timestamp"] = job.get("timestamp", row["timestamp"])
+    row["priority"] = job.get("priority") or 0
+    row["parent"] = job.get("parent")
+    row["max_attempts"] = max_attempts_of(job)
+    row["enriched"] = True
+    certain(row, "timestamp")
+
+
+def take_all(row: Row, job: Job, *, running: bool) -> None:
+    """Everything: for an observation, whose hash belongs to just the moment that it speaks of."""
+    take_creation(row, job)
+    progress = job.get("progress")
+    row["progress"] = 0 if progress is None else progress
+    row["delay"] = job.get("delay") or 0
+    row["attempts_made"] = attempts_of(job, running=running)
+    row["processed_on"] = job.get("processed_on")
+    row["finished_on"] = job.get("finished_on")
+    row["failed_reason"] = job.get("failed_reason")
+    row["return_value"] = job.get("return_value")
+    row["stalled_count"] = job.get("stalled_count") or 0
+    row["estimated"] = []
+    note(
+        row,
+        fails=len(job.get("stacktrace") or ()),
+        starts=job.get("attempts_started") or 0,
+        v4=True if job.get("counts_starts") else None,
+    )
+
+
+def attempts_of(job: Job, *, running: bool) -> int:
+    """Attempts that have ended. BullMQ 4 counts an attempt when it starts, so a running one is taken off."""
+    made: int = job.get("attempts_made") or 0
+    return max(made - 1, 0) if running and job.get("counts_starts") else made
