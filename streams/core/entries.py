@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from streams.core import lifecycle as lc
-from streams.core.row import NOTES, certain, estimate, note, take_creation
+from streams.core.row import NOTES, Job, Row, certain, estimate, note, started, take_creation
 from streams.core.step import Step
 from streams.core.text import parse_json
 
@@ -56,6 +56,8 @@ def _why_waiting(step: Step, prev: str | None) -> tuple[str, str | None]:
         early = due_at is not None and step.now < due_at - DUE_TOLERANCE_MS
         return ("promoted" if early else "due"), None
     if prev == "waiting-children":
+        if state in lc.RUNNING:  # BullMQ 4 moves a running job to waiting-children without a word
+            _count_attempt(step, used=False)
         return "children_done", None
     if prev == "active":
         return _why_given_back(step, "rate_limited", prev)
@@ -88,20 +90,26 @@ def _why_given_back(step: Step, otherwise: str, prev: str | None = None) -> tupl
 def _attempt_failed(step: Step, prev: str | None) -> tuple[bool, bool]:
     """(did an attempt fail, is that sure). BullMQ keeps one stack for each failed attempt, and counts attempts."""
     row, job = step.row, step.job
-    notes = row[NOTES]
     if prev == "failed":
         return True, True
     if job is None:
         return row["max_attempts"] != 1, False
-    if len(job.get("stacktrace") or ()) > notes["fails"]:
+    if _fails_to_come(row, job) > 0:
         return True, True
     if job.get("counts_starts"):
         reason = job.get("failed_reason")
         return reason is not None and reason != row["failed_reason"], True
-    if (job.get("attempts_made") or 0) <= row["attempts_made"]:
+    last = 1 if job.get("finished_on") is not None else 0
+    if (job.get("attempts_made") or 0) - last <= row["attempts_made"]:
         return False, True
-    started = job.get("attempts_started") or 0
-    return True, started <= notes["starts"]
+    return started(job) <= row[NOTES]["starts"], False
+
+
+def _fails_to_come(row: Row, job: Job) -> int:
+    """Failed attempts that the hash knows of and the row does not yet, the final failure left out."""
+    stacks = len(job.get("stacktrace") or ())
+    final = job.get("finished_on") is not None and "return_value" not in job
+    return stacks - (1 if final else 0) - int(row[NOTES]["fails"])
 
 
 def _attempt_error(step: Step) -> str | None:
@@ -124,12 +132,16 @@ def _message_of(stack: str) -> str:
     return _ERROR_NAME.sub("", head, count=1)
 
 
-def _count_attempt(step: Step, *, used: bool) -> None:
-    """An attempt has ended. BullMQ 4 counted it when it started, so there every end is one."""
+def _count_attempt(step: Step, *, used: bool, final: bool = False) -> None:
+    """An attempt has ended. BullMQ 4 counted it when it started, so there every end is one.
+
+    After a final one a hash without `finishedOn` is of another time (retried since, or the id's next life): no bound.
+    """
     row, job = step.row, step.job
     if used or row[NOTES].get("v4"):
         counted = row["attempts_made"] + 1
-        row["attempts_made"] = counted if job is None else min(counted, job.get("attempts_made") or 0)
+        bounded = job is not None and (not final or job.get("finished_on") is not None)
+        row["attempts_made"] = min(counted, (job or {}).get("attempts_made") or 0) if bounded else counted
     if job is None:
         estimate(row, "attempts_made")
     else:
@@ -137,14 +149,24 @@ def _count_attempt(step: Step, *, used: bool) -> None:
 
 
 def _is_prioritized(step: Step, prev: str | None, cause: str) -> bool:
-    """`where` says it; of a job that has already gone on, BullMQ's rules for the entry do."""
-    where = step.event.get("where")
-    if where is not None:
-        return bool(where == "prioritized")
+    """Where BullMQ's scripts put the job: its options say so when it is new, and a retried or stalled one goes to
+    `wait`. Else the look said `where`, unless the job has gone on since; then its priority tells.
+    """
+    row, job = step.row, step.job
     if cause in ("retried", "stalled", "rescued"):
         return False
-    promoted_in_bulk = prev == "delayed" and bool(step.row["delay"])
-    return bool(step.row["priority"]) and not promoted_in_bulk
+    if cause == "added" and job is not None:
+        return bool(job.get("opts", {}).get("priority"))
+    where = step.event.get("where")
+    if where is not None and (job is None or started(job) <= row[NOTES]["starts"]):
+        return bool(where == "prioritized")
+    promoted_in_bulk = prev == "delayed" and job is not None and bool(job.get("delay")) and not _failed_since(row, job)
+    return bool(row["priority"]) and not promoted_in_bulk
+
+
+def _failed_since(row: Row, job: Job) -> bool:
+    """Whether the hash's `delay` may be the backoff of a later attempt."""
+    return len(job.get("stacktrace") or ()) > int(row[NOTES]["fails"])
 
 
 def _forget_outcome(step: Step) -> None:
@@ -252,10 +274,11 @@ def _finish(step: Step) -> None:
     row["due_at"] = None
     if opening and job:
         row["attempts_made"] = job.get("attempts_made") or 0
-    elif row["state"] in lc.RUNNING or not row[NOTES].get("v4"):
-        _count_attempt(step, used=True)
-    if job and row["processed_on"] is None:
-        row["processed_on"] = job.get("processed_on")
+    elif row["state"] in lc.RUNNING:
+        _count_attempt(step, used=True, final=True)
+    if job:
+        row["processed_on"] = row["processed_on"] or job.get("processed_on")
+        row["stalled_count"] = max(row["stalled_count"], job.get("stalled_count") or 0)
 
 
 def stalled(step: Step) -> None:

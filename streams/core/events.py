@@ -105,7 +105,7 @@ def _require_job(job: dict[str, Any]) -> None:
     if not isinstance(job.get("opts", {}), dict):
         raise BadRecordError("wrong_type", f"'job.opts' should be an object, not {job['opts']!r:.80}")
     if not isinstance(job.get("stacktrace", []), list):
-        raise BadRecordError("wrong_type", f"'job.stacktrace' should be a list, not {job['stacktrace']!r:.80}")
+        raise BadRecordError("wrong_type", "'job.stacktrace' should be a list")
 
 
 def check(value: object, key: bytes | None) -> Event:

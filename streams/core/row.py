@@ -116,7 +116,7 @@ def take_all(row: Row, job: Job, *, running: bool) -> None:
     note(
         row,
         fails=len(job.get("stacktrace") or ()),
-        starts=job.get("attempts_started") or 0,
+        starts=started(job),
         v4=True if job.get("counts_starts") else None,
     )
 
@@ -125,3 +125,11 @@ def attempts_of(job: Job, *, running: bool) -> int:
     """Attempts that have ended. BullMQ 4 counts an attempt when it starts, so a running one is taken off."""
     made: int = job.get("attempts_made") or 0
     return max(made - 1, 0) if running and job.get("counts_starts") else made
+
+
+def started(job: Job) -> int:
+    """How often the job has been started, whichever BullMQ wrote it."""
+    starts = job.get("attempts_started")
+    if starts is None and job.get("counts_starts"):
+        starts = job.get("attempts_made")
+    return starts or 0
