@@ -1,0 +1,216 @@
+"""Make Kafka records of entries, looks and the bridge's own messages."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from streams import topology, wire
+from streams.bridge import bullmq
+from streams.bridge.stream import Entry, Look, Raw, Stream, fields_of, format_id
+from streams.core.job import partition_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_VALUE_BYTES: Final = 900_000
+_KEPT_BYTES: Final = 800_000
+_AHEAD_MS: Final = 60_000
+_LONG_FIELD: Final = 10_000
+
+_rfc3339 = lru_cache(maxsize=4096)(wire.rfc3339)
+
+
+class Record(NamedTuple):
+    """One record, its partition decided. `topic` is the short name."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    timestamp_ms: int
+    headers: wire.Headers
+
+
+class Encoder:
+    """Records of one stream. Not for use by several tasks at once."""
+
+    def __init__(self, stream: Stream, partitions: int, now_ms: Callable[[], int]) -> None:
+        """`partitions` of the topics keyed by job; `now_ms` = wall clock, bounding the records' times."""
+        self._stream = stream
+        self._partitions = partitions
+        self._now_ms = now_ms
+        self._prefix = f"{stream.name}/"
+        self._source_header = ("ce_source", f"/{stream.name}".encode())
+        self._types: dict[str, list[tuple[str, bytes]]] = {}
+        self._jobs: dict[int, wire.Raw] = {}
+        self._latest_ms = 0
+
+    def begin(self) -> None:
+        """Start of a turn: hashes of the last one are forgotten."""
+        self._jobs.clear()
+        self._latest_ms = self._now_ms() + _AHEAD_MS
+
+    def entry(self, entry: Entry) -> list[Record]:
+        """The entry's record on events; beside it what had to be set aside."""
+        value: dict[str, Any] = {
+            "source": self._stream.source,
+            "queue": self._stream.queue,
+            "job_id": entry.job_id,
+            "event": entry.event,
+            "stream_id": entry.stream_id,
+            "fields": entry.fields,
+            "queue_paused": entry.queue_paused,
+            "job": None,
+            "enriched": False,
+        }
+        if entry.job is not None:
+            value["job"] = self._job(entry.job)
+            value["job_as_of"] = entry.job_as_of
+            value["enriched"] = True
+        if entry.event == bullmq.WAITING:
+            value["where"] = entry.where
+            if entry.stalled:
+                value["stalled"] = True
+        headers = self._headers(self._prefix + entry.stream_id, entry.event, entry.job_id, entry.at[0])
+        return self._record(value, entry.at[0], headers, entry)
+
+    def look(self, look: Look) -> list[Record]:
+        """The look's record on events."""
+        stream_id = format_id(look.at)
+        value = {
+            "source": self._stream.source,
+            "queue": self._stream.queue,
+            "job_id": look.job_id,
+            "event": "observed",
+            "reason": look.reason,
+            "stream_id": stream_id,
+            "observed_at": look.observed_at,
+            "found": look.found,
+            "where": look.where,
+            "due_at": look.due_at,
+            "lock_ttl_ms": look.lock_ttl_ms,
+            "queue_paused": look.queue_paused,
+            "job": None if look.job is None else self._job(look.job),
+            "enriched": look.job is not None,
+        }
+        ce_id = f"{self._prefix}{look.job_id}/observed/{stream_id}/{look.observed_at}"
+        headers = self._headers(ce_id, "observed", look.job_id, look.observed_at)
+        return self._record(value, look.observed_at, headers, look)
+
+    def malformed(self, raw: Raw) -> Record:
+        """The dead letter of an entry without `event`."""
+        fields = fields_of(raw)
+        value = _dumps_bytes(fields)
+        return self._dead(raw[0], fields.get("jobId", ""), value, "missing_field", "the entry has no field event")
+
+    def _record(self, value: dict[str, Any], at_ms: int, headers: wire.Headers, item: Entry | Look) -> list[Record]:
+        extra: list[Record] = []
+        try:
+            encoded = wire.dumps(value)
+            key = (self._prefix + item.job_id).encode()
+        except (TypeError, UnicodeEncodeError):
+            extra.append(self._not_text(value, item))
+            value = clean(value)
+            encoded, key = wire.dumps(value), f"{self._prefix}{value['job_id']}".encode()
+        if len(encoded) + len(key) > MAX_VALUE_BYTES:
+            extra.append(self._dead(_id_of(item), item.job_id, encoded, "too_large", f"{len(encoded)} bytes"))
+            encoded = wire.dumps(slim(value))
+        at = min(at_ms, self._latest_ms)
+        record = Record(topology.EVENTS, partition_of(key, self._partitions), key, encoded, at, headers)
+        return [record, *extra]
+
+    def _not_text(self, value: dict[str, Any], item: Entry | Look) -> Record:
+        original = _dumps_bytes(value["fields"] if isinstance(item, Entry) else {"jobId": item.job_id})
+        return self._dead(_id_of(item), item.job_id, original, "wrong_type", "not UTF-8; replaced on events")
+
+    def _job(self, hash_: dict[str, str]) -> wire.Raw:
+        known = self._jobs.get(id(hash_))
+        if known is None:
+            known = self._jobs[id(hash_)] = wire.Raw(dump_job(hash_))
+        return known
+
+    def _headers(self, ce_id: str, event: str, job_id: str, at_ms: int) -> wire.Headers:
+        kind = "job" if job_id else "queue"
+        fixed = self._types.get(event + kind)
+        if fixed is None:
+            fixed = self._fixed(event, kind)
+        return [*fixed, ("ce_id", _bytes(ce_id)), ("ce_time", _rfc3339(min(at_ms, self._latest_ms)).encode())]
+
+    def _fixed(self, event: str, kind: str) -> wire.Headers:
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("content-type", b"application/json"),
+            ("ce_type", b"bullmq.%b.%b.v1" % (kind.encode(), _bytes(event))),
+            self._source_header,
+        ]
+        if len(self._types) < 1000:  # noqa: PLR2004 - custom events may bear any name
+            self._types[event + kind] = headers
+        return headers
+
+    def _dead(self, stream_id: str, job_id: str, value: bytes, reason: str, error: str) -> Record:
+        key = _bytes(self._prefix + job_id)
+        now = self._now_ms()
+        headers = [
+            ("dlq_stream", self._stream.keys.events),
+            ("dlq_stream_id", stream_id.encode()),
+            ("dlq_reason", reason.encode()),
+            ("dlq_error", error.encode()),
+            ("dlq_at", str(now).encode()),
+        ]
+        if len(value) > _KEPT_BYTES:
+            headers.append(("dlq_length", str(len(value)).encode()))
+            value = value[:_KEPT_BYTES]
+        return Record(topology.DEAD_LETTERS, 0, key, value, now, headers)
+
+
+def _id_of(item: Entry | Look) -> str:
+    return item.stream_id if isinstance(item, Entry) else format_id(item.at)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace") if text.isascii() else clean(text).encode()
+
+
+def dump_job(hash_: dict[str, str]) -> bytes:
+    """A job's JSON, whatever its hash holds."""
+    job = bullmq.decode_job(hash_, embed=True)
+    try:
+        return wire.dumps(job)
+    except TypeError:
+        return wire.dumps(clean(bullmq.decode_job(clean(hash_))))
+
+
+def clean(value: Any) -> Any:
+    """The same value with bytes that are no UTF-8 replaced by U+FFFD, in all its strings."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {clean(name): clean(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    return value
+
+
+def slim(value: dict[str, Any]) -> dict[str, Any]:
+    """What is left of a record too large for Kafka: no job, no long fields, the change of state itself."""
+    short = {name: text for name, text in value.get("fields", {}).items() if len(text) <= _LONG_FIELD}
+    kept = {name: item for name, item in value.items() if name != "job_as_of"}
+    if "fields" in value:
+        kept["fields"] = short
+    return {**kept, "job": None, "enriched": False}
+
+
+def _dumps_bytes(fields: dict[str, Any]) -> bytes:
+    """JSON with the original bytes, UTF-8 or not."""
+    try:
+        return wire.dumps(fields)
+    except TypeError:
+        return json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def health(stream_name: str, type_: str, value: dict[str, Any], at_ms: int, ce_id: str) -> Record:
+    """A record on health. `stream_name` is `<source>/<queue>`, escaped."""
+    headers = wire.cloud_event(ce_id, f"bullmq.health.{type_}.v1", f"/{stream_name}", at_ms)
+    return Record(topology.HEALTH, 0, stream_name.encode(), wire.dumps({"type": type_, **value}), at_ms, headers)

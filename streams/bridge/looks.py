@@ -1,0 +1,146 @@
+"""Looks at jobs: each group of them one MULTI, so that place, hash and lock belong to one stream id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from streams.bridge import bullmq
+from streams.bridge.stream import START, Id, Look, Stream, parse_id
+from streams.bridge.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HEAD_WIDTH = 4
+_PER_TURN = 200
+
+
+@dataclass(slots=True, frozen=True)
+class Head:
+    """What every MULTI begins with: the server's clock, the stream's last id, the queue's pause.
+
+    `after` = the last entry still in the stream; `added` None where the stream is gone.
+    """
+
+    at: Id
+    after: Id
+    added: int | None
+    length: int
+    paused: bool
+    paused_list: bool
+    observed_at: int
+
+
+def read_head(replies: list[Any]) -> Head:
+    """The first HEAD_WIDTH replies. Raises the server's error where it is not that of an absent stream."""
+    (seconds, micros), info, (paused,), paused_list = replies[:HEAD_WIDTH]
+    observed_at = int(seconds) * 1000 + int(micros) // 1000
+    if isinstance(info, Exception):
+        if "no such key" not in str(info):
+            raise info
+        return Head(START, START, None, 0, paused is not None, bool(paused_list), observed_at)
+    last = info["last-entry"]
+    after = parse_id(last[0]) if last else START
+    at = parse_id(info["last-generated-id"])
+    added = info.get("entries-added")
+    return Head(at, after, added, info["length"], paused is not None, bool(paused_list), observed_at)
+
+
+@dataclass(slots=True, frozen=True)
+class Ask:
+    """Commands of one MULTI, and what makes looks of the replies."""
+
+    commands: list[bytes]
+    read: Callable[[list[Any]], list[Look]]
+
+
+def asks(stream: Stream) -> Iterator[Ask]:
+    """What is to be looked at now. Nothing while earlier looks wait for entries to pass them."""
+    if stream.looks:
+        return
+    if stream.wanted:
+        wanted = dict(islice(stream.wanted.items(), _PER_TURN))
+        yield _ask_jobs(stream, wanted, lambda: _answered(stream, wanted))
+    for walk in stream.walks:
+        if walk.ids:
+            ids = list(islice(walk.ids, _PER_TURN))
+            yield _ask_jobs(stream, dict.fromkeys(ids, walk.reason), _advance(walk, len(ids)))
+        elif walk.places:
+            yield _ask_page(stream, walk)
+
+
+def _answered(stream: Stream, wanted: dict[str, str]) -> None:
+    for job_id, reason in wanted.items():
+        if stream.wanted.get(job_id) == reason:
+            del stream.wanted[job_id]
+
+
+def _advance(walk: Walk, count: int) -> Callable[[], None]:
+    def advance() -> None:
+        for _ in range(count):
+            walk.ids.popleft()
+        walk.done += count
+
+    return advance
+
+
+def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], None]) -> Ask:
+    commands = list(stream.keys.head)
+    for job_id in wanted:
+        commands.extend(stream.keys.probe(bullmq.raw(job_id)))
+
+    def read(replies: list[Any]) -> list[Look]:
+        head = read_head(replies)
+        looks = [
+            _look(stream, head, job_id, reason, replies[at : at + bullmq.PROBE_WIDTH])
+            for at, (job_id, reason) in zip(
+                range(HEAD_WIDTH, len(replies), bullmq.PROBE_WIDTH), wanted.items(), strict=True
+            )
+        ]
+        answered()
+        return looks
+
+    return Ask(commands, read)
+
+
+def _ask_page(stream: Stream, walk: Walk) -> Ask:
+    def read(replies: list[Any]) -> list[Look]:
+        head = read_head(replies)
+        elements = replies[HEAD_WIDTH]
+        place, ids = walk.turn([] if isinstance(elements, Exception) else elements)
+        walk.jobs += len(ids)
+        if walk.looks:
+            walk.ids.extend(ids)
+            return []
+        return [_placed(stream, head, job_id, walk.reason, place) for job_id in ids]
+
+    return Ask([*stream.keys.head, walk.command(stream.keys)], read)
+
+
+def stand(stream: Stream, head: Head) -> tuple[Id, Id]:
+    """A look's place in the stream: its id, and the entry it has to wait for.
+
+    Where the stream is gone, or its ids went back, the look is newer than all that was read of it.
+    """
+    newest = stream.read_to if stream.buffer else stream.position
+    if head.added is None or head.at < newest:
+        return newest, newest
+    return head.at, max(head.after, newest) if head.after > stream.position else stream.position
+
+
+def _placed(stream: Stream, head: Head, job_id: str, reason: str, place: str) -> Look:
+    at, after = stand(stream, head)
+    return Look(at, after, job_id, reason, head.observed_at, found=True, where=place, queue_paused=head.paused)
+
+
+def _look(stream: Stream, head: Head, job_id: str, reason: str, replies: list[Any]) -> Look:
+    at, after = stand(stream, head)
+    hash_, *rest = replies
+    look = Look(at, after, job_id, reason, head.observed_at, found=False, where=None, queue_paused=head.paused)
+    if bullmq.is_job(hash_):
+        look.found = True
+        look.where, look.due_at, look.lock_ttl_ms = bullmq.where_of(rest, paused_list=head.paused_list)
+        look.job = hash_
+    return look

@@ -1,0 +1,47 @@
+"""Say once when something is away, once when it is back, and wait longer and longer between tries."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_FIRST_S: Final = 0.2
+_LONGEST_S: Final = 10.0
+
+
+class Outage:
+    """What is missing right now, by name (`kafka`, `topics`, `redis`, or `redis` of one source)."""
+
+    def __init__(self) -> None:
+        self.missing: dict[str, float] = {}
+        self._tries: dict[str, int] = {}
+
+    def say(self, what: str, error: object) -> None:
+        """It is away; logged at its first call."""
+        if what not in self.missing:
+            self.missing[what] = time.monotonic()
+            log.warning("%s is away, trying again: %s", what, _text(error))
+
+    async def wait(self, what: str, error: object) -> None:
+        """It is away: sleep before the next try."""
+        self.say(what, error)
+        tries = self._tries[what] = self._tries.get(what, 0) + 1
+        longest = min(_FIRST_S * 2 ** (tries - 1), _LONGEST_S)
+        await asyncio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret
+
+    def over(self, *names: str) -> None:
+        """They answer; logged where one had been away."""
+        for what in names:
+            self._tries.pop(what, None)
+            since = self.missing.pop(what, None)
+            if since is not None:
+                log.info("%s is back after %.1f s", what, time.monotonic() - since)
+
+
+def _text(error: object) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)

@@ -1,0 +1,128 @@
+"""What the bridge knows of one queue's event stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from streams.core.job import escape
+
+if TYPE_CHECKING:
+    from streams.bridge.bullmq import Keys
+    from streams.bridge.walk import Walk
+
+Id = tuple[int, int]
+START: Id = (0, 0)
+Raw = tuple[str, list[str]]
+
+
+def parse_id(text: str) -> Id:
+    """`ms-seq` as two ints, which compare as the stream orders."""
+    ms, _, seq = text.partition("-")
+    return int(ms), int(seq or 0)
+
+
+def format_id(at: Id) -> str:
+    """The inverse of `parse_id`."""
+    return f"{at[0]}-{at[1]}"
+
+
+def fields_of(entry: Raw) -> dict[str, str]:
+    """The fields of an entry as redis gave it; of a name given twice the last counts."""
+    names = iter(entry[1])
+    return dict(zip(names, names, strict=False))
+
+
+_ENTRY_OVERHEAD_BYTES: Final = 400
+
+
+def size_bytes(entry: Raw) -> int:
+    """About what an entry takes in memory."""
+    return _ENTRY_OVERHEAD_BYTES + sum(map(len, entry[1]))
+
+
+@dataclass(slots=True)
+class Entry:
+    """One stream entry, with what was read of its job."""
+
+    at: Id
+    stream_id: str
+    event: str
+    job_id: str
+    fields: dict[str, str]
+    queue_paused: bool
+    stalled: bool = False
+    job: Any = None
+    job_as_of: str | None = None
+    where: str | None = None
+
+
+@dataclass(slots=True)
+class Look:
+    """One observation of a job; `after` = the last entry that must stand before it."""
+
+    at: Id
+    after: Id
+    job_id: str
+    reason: str
+    observed_at: int
+    found: bool
+    where: str | None
+    queue_paused: bool
+    due_at: int | None = None
+    lock_ttl_ms: int | None = None
+    job: Any = None
+
+
+@dataclass(slots=True, frozen=True)
+class Mark:
+    """What was true when entry `at` was the stream's last: number of entries ever added, queue paused."""
+
+    at: Id
+    added: int | None
+    paused: bool
+
+
+Item = Entry | Look
+
+
+@dataclass(slots=True)
+class Stream:
+    """One queue: entries read and not handed on, the bridge's position, looks asked for and made.
+
+    `position` = the last entry handed on; `read_to` = the last one read; `taken_bytes` = size of what was handed
+    on since the last turn; `ordinal` = how many entries the
+    stream had ever got when the one at `position` was its last (None: not known yet).
+    """
+
+    source: str
+    queue: str
+    keys: Keys
+    position: Id = START
+    read_to: Id = START
+    ordinal: int | None = None
+    paused: bool = False
+    run_id: str = ""
+    snapshot: str = "done"
+    buffer: deque[Raw] = field(default_factory=deque)
+    taken_bytes: int = 0
+    looks: deque[Look] = field(default_factory=deque)
+    marks: deque[Mark] = field(default_factory=deque)
+    wanted: dict[str, str] = field(default_factory=dict)
+    walks: list[Walk] = field(default_factory=list)
+    entries_read: int = 0
+    entries_lost: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    rewound: bool = False
+    dirty: bool = False
+
+    @property
+    def name(self) -> str:
+        """`<source>/<queue>`, escaped as in keys."""
+        return f"{escape(self.source)}/{escape(self.queue)}"
+
+    @property
+    def busy(self) -> bool:
+        """Whether a pump has anything to do here."""
+        return bool(self.buffer or self.looks or self.wanted or self.walks or self.dirty)
