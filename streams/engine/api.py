@@ -1,0 +1,115 @@
+"""What the engine asks of its user: the handler's methods, the options; and what it tells it of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from streams.engine.tx import Row, Tx, Unwritable
+
+ConsumerRecord = Any
+"""aiokafka.ConsumerRecord[bytes, bytes]: topic, partition, offset, timestamp (ms), key, value, headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInfo:
+    """One committed batch. Offsets and records are those of `events`; `records` come in the order folded."""
+
+    fetches: Sequence[Sequence[ConsumerRecord]]
+    events: int
+    rows: int
+    outputs: int
+    attempts: int
+    fold_s: float
+    commit_s: float
+    committed_at_ms: int
+
+    @property
+    def seconds(self) -> float:
+        """Fold and commit of the attempt that was committed."""
+        return self.fold_s + self.commit_s
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Least record timestamp of the batch; None for a batch of ticks alone."""
+        return min((record.timestamp for fetch in self.fetches for record in fetch), default=None)
+
+    @property
+    def newest_ms(self) -> int | None:
+        """Greatest record timestamp of the batch; None for a batch of ticks alone."""
+        return max((record.timestamp for fetch in self.fetches for record in fetch), default=None)
+
+
+class Handler(Protocol):
+    """The user of the engine. The first three are pure in what they do: after an abort a batch is folded again.
+
+    An exception out of any of them ends the process, Unwritable excepted.
+    """
+
+    def on_record(self, tx: Tx, record: ConsumerRecord) -> None:
+        """Fold one record of the events topic."""
+
+    def on_tick(self, tx: Tx, now_ms: int) -> None:
+        """Do what is due, between two batches and in the same transaction. `now_ms` is the only clock."""
+
+    def on_unwritable(self, tx: Tx, record: ConsumerRecord | None, error: Unwritable) -> None:
+        """In place of a record (None: a tick) that made a row or an output Kafka cannot take.
+
+        All it had staged is taken back. What is staged here must fit.
+        """
+
+    def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> None:
+        """The rows of a partition are complete: build indexes. `rows` is the live table; do not change it."""
+
+    def on_committed(self, partition: int, staged: dict[bytes, Row | None], batch: BatchInfo) -> None:
+        """A batch is committed and applied: the place to change indexes and to count."""
+
+    def on_revoked(self, partitions: set[int]) -> None:
+        """These partitions are no longer ours, or are about to be assigned and recovered anew."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """All the engine has to know. `client`: keyword arguments that every aiokafka client takes
+    (`bootstrap_servers`, `security_protocol`, `ssl_context`, `sasl_*`).
+    """
+
+    app_id: str
+    client: Mapping[str, Any] = field(repr=False)
+    events_topic: str
+    table_topic: str
+    output_topics: tuple[str, ...] = ()
+    """Topics that must exist before the start, beside the two."""
+    exactly_once: bool = True
+    linger_s: float = 0.05
+    max_records: int = 2_000
+    max_queued: int = 20_000
+    max_record_bytes: int = 900_000
+    """Greatest row or output, overhead included; below the broker's message.max.bytes."""
+    fetch_bytes: int = 1 << 20
+    session_timeout_s: float = 10.0
+    transaction_timeout_s: float = 15.0
+    finish_timeout_s: float = 20.0
+    standbys: int = 0
+    instance_id: str | None = None
+    compression: str | None = None
+
+    @property
+    def bootstrap_servers(self) -> tuple[str, ...]:
+        """`host:port` of each server named."""
+        servers = self.client["bootstrap_servers"]
+        return tuple(servers.split(",") if isinstance(servers, str) else servers)
+
+
+@dataclass(slots=True)
+class Stats:
+    """Sums since the start."""
+
+    events: int = 0
+    transactions: int = 0
+    aborted: int = 0
+    fold_s: float = 0.0
+    commit_s: float = 0.0
+    restore_s: float | None = None
+    """Duration of the last recovery, from the assignment on."""

@@ -1,0 +1,99 @@
+"""Is Kafka there, and are the topics? Asked before the start until both are, and now and then while running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+if TYPE_CHECKING:
+    from streams.engine.api import EngineOptions
+
+log = logging.getLogger(__name__)
+
+ANSWER_TIMEOUT_S: Final = 5.0
+FIRST_RETRY_S: Final = 0.2
+LAST_RETRY_S: Final = 5.0
+WATCH_INTERVAL_S: Final = 5.0
+
+
+class Broker:
+    """What is known of the cluster. `kafka` and `topics` are None until it was asked."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self.options = options
+        self.kafka: bool | None = None
+        self.topics: bool | None = None
+        self.trouble = ""
+        self._admin: Any = None
+        self._told = ""
+
+    async def wait(self) -> None:
+        """Return when Kafka answers and all topics are there. Says what is missing once, then again on change."""
+        pause_s = FIRST_RETRY_S
+        while not await self.look():
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_RETRY_S)
+
+    async def watch(self) -> None:
+        """Keep `kafka` and `topics` true. Never returns."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            await self.look()
+
+    async def look(self) -> bool:
+        """Ask once. True when all is well."""
+        try:
+            found = await asyncio.wait_for(self._partitions(), ANSWER_TIMEOUT_S)
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self.close()
+            self.kafka, trouble = False, f"Kafka does not answer: {error!r}"
+        else:
+            trouble = self._judge(found)
+            self.kafka, self.topics = True, not trouble
+        self._tell(trouble)
+        return not trouble
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            closing = asyncio.get_running_loop().create_task(admin.close())
+            await asyncio.wait([closing], timeout=ANSWER_TIMEOUT_S)
+            if not closing.done():
+                closing.cancel()
+            elif (error := closing.exception()) is not None:
+                log.debug("closing: %r", error)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """All topics that have to exist."""
+        return (self.options.events_topic, self.options.table_topic, *self.options.output_topics)
+
+    async def _partitions(self) -> dict[str, int]:
+        """Partition count of each wanted topic that exists."""
+        if self._admin is None:
+            self._admin = AIOKafkaAdminClient(**self.options.client, client_id=f"{self.options.app_id}-watch")
+            await self._admin.start()
+        described = await self._admin.describe_topics(list(self.wanted))
+        return {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+
+    def _judge(self, found: dict[str, int]) -> str:
+        missing = sorted(set(self.wanted) - found.keys())
+        if missing:
+            return f"topics are missing: {', '.join(missing)}"
+        events, table = self.options.events_topic, self.options.table_topic
+        if found[events] != found[table]:
+            return f"{events} has {found[events]} partitions and {table} {found[table]}: they must be equal"
+        return ""
+
+    def _tell(self, trouble: str) -> None:
+        kind = trouble.partition(":")[0]
+        if trouble and kind != self._told:
+            log.error("%s; trying again until it is there", trouble)
+        elif self._told and not trouble:
+            log.info("Kafka answers and all topics are there")
+        self._told, self.trouble = kind, trouble

@@ -1,0 +1,160 @@
+"""One partition of one assignment: its queue, its producer, its task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from faust.types.tuples import TP
+
+    from streams.engine.api import ConsumerRecord, EngineOptions
+    from streams.engine.messages import BatchMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records to fold, and the stream and event to acknowledge them by."""
+
+    stream: Any
+    event: Any
+
+    @property
+    def message(self) -> BatchMessage:
+        """The fetch."""
+        message: BatchMessage = self.event.message
+        return message
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A look at the clock, in order with the batches."""
+
+    now_ms: int
+
+
+@dataclass(slots=True)
+class Work:
+    """What goes into one transaction."""
+
+    items: list[Batch | Tick] = field(default_factory=list)
+    events: int = 0
+    last_offset: int | None = None
+    """Of the last record; None when there are only ticks."""
+
+    def add(self, item: Batch | Tick) -> None:
+        """Take one more."""
+        self.items.append(item)
+        if isinstance(item, Batch):
+            self.events += len(item.message.records)
+            self.last_offset = item.message.offset
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The items without the ticks."""
+        return [item for item in self.items if isinstance(item, Batch)]
+
+
+class Part:
+    """All that one assigned partition owns, for one assignment and never longer."""
+
+    __slots__ = (
+        "closing",
+        "generation",
+        "next_offset",
+        "producer",
+        "queue",
+        "queued_events",
+        "ready",
+        "started_at",
+        "task",
+        "tick_queued",
+        "tp",
+        "wake",
+        "work",
+    )
+
+    def __init__(self, tp: TP, generation: int, producer: Any) -> None:
+        self.tp = tp
+        self.generation = generation
+        self.producer = producer
+        self.queue: deque[Batch | Tick] = deque()
+        self.queued_events = 0
+        self.tick_queued = False
+        self.wake = asyncio.Event()
+        self.work = Work()
+        self.task: asyncio.Task[None] | None = None
+        self.closing = False
+        self.ready = False
+        self.next_offset = 0
+        self.started_at = 0.0
+
+    @property
+    def number(self) -> int:
+        """The partition."""
+        number: int = self.tp.partition
+        return number
+
+    def unseen(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
+        """The records not yet taken in this assignment, whoever seeked; they are taken now."""
+        if records[0].offset < self.next_offset:
+            records = [record for record in records if record.offset >= self.next_offset]
+        if records:
+            self.next_offset = records[-1].offset + 1
+        return records
+
+    def add(self, batch: Batch) -> None:
+        """Queue a batch."""
+        self.queue.append(batch)
+        self.queued_events += len(batch.message.records)
+        self.wake.set()
+
+    def tick(self, now_ms: int) -> None:
+        """Queue a tick; one that waits already is enough."""
+        if self.ready and not self.closing and not self.tick_queued:
+            self.tick_queued = True
+            self.queue.append(Tick(now_ms))
+            self.wake.set()
+
+    def close(self) -> None:
+        """No new transaction from here on."""
+        self.closing = True
+        self.wake.set()
+
+    async def take(self, options: EngineOptions) -> Work | None:
+        """Wait for work and take up to max_records of it, a fetch being the unit. None when closing."""
+        while not self.closing:
+            pause = self.started_at + options.linger_s - time.monotonic()
+            if not self.queue:
+                self.wake.clear()
+                await self.wake.wait()
+            elif pause > 0:
+                await asyncio.sleep(pause)
+            else:
+                return self._take(options.max_records)
+        return None
+
+    def _take(self, max_records: int) -> Work:
+        work = Work()
+        while self.queue and work.events < max_records:
+            item = self.queue.popleft()
+            if isinstance(item, Tick):
+                self.tick_queued = False
+            work.add(item)
+        self.started_at = time.monotonic()
+        self.work = work
+        return work
+
+    def done(self) -> None:
+        """The work taken last is done and acknowledged."""
+        self.queued_events -= self.work.events
+        self.work = Work()
+
+    def leftovers(self) -> list[BatchMessage]:
+        """Batches that were taken or queued and never done."""
+        return [item.message for item in (*self.work.items, *self.queue) if isinstance(item, Batch)]

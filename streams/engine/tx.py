@@ -1,0 +1,125 @@
+"""What a fold sees of one partition: its rows, its changes to them, its outputs."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from streams.wire import NO_HEADERS, Headers, dumps, loads
+
+Row = dict[str, Any]
+Output = tuple[str, int, bytes | None, bytes | None, Headers, int | None]
+"""topic, partition, key, value, headers, timestamp in ms (None = the time of sending)"""
+
+RECORD_OVERHEAD_BYTES: Final = 100
+"""Upper bound of what the record format adds to key, value and headers, batch header included."""
+HEADER_OVERHEAD_BYTES: Final = 10
+
+
+class Unwritable(Exception):  # noqa: N818 - a fact about the record, not a failure of the engine
+    """A row or an output that Kafka cannot take: `reason` is `too_large` or `not_encodable`."""
+
+    def __init__(self, reason: str, topic: str, key: bytes | None, size_bytes: int, text: str = "") -> None:
+        super().__init__(text or f"{topic}: a record of {size_bytes} bytes is {reason}")
+        self.reason = reason
+        self.topic = topic
+        self.key = key
+        self.size_bytes = size_bytes
+
+
+class Tx:
+    """One transaction's view of a partition. Nothing here is applied before the commit.
+
+    `rows` are the committed rows as published bytes, so every read is a private copy.
+    """
+
+    __slots__ = ("limit_bytes", "outputs", "partition", "rows", "staged", "table_topic")
+
+    def __init__(self, partition: int, rows: dict[bytes, bytes], table_topic: str, limit_bytes: int) -> None:
+        self.partition = partition
+        self.rows = rows
+        self.table_topic = table_topic
+        self.limit_bytes = limit_bytes
+        self.staged: dict[bytes, Row | None] = {}
+        self.outputs: list[Output] = []
+
+    def get(self, key: bytes) -> Row | None:
+        """The row as this batch has it so far; None when there is none."""
+        if key in self.staged:
+            return self.staged[key]
+        raw = self.rows.get(key)
+        return None if raw is None else loads(raw)
+
+    def put(self, key: bytes, row: Row | None) -> None:
+        """Stage a row; None is a tombstone."""
+        self.staged[key] = row
+
+    def emit(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = NO_HEADERS,
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Stage an output. `partition` None = the partition of the event (co-partitioned topics).
+
+        Raises Unwritable when the record is larger than the limit; nothing was staged then.
+        """
+        size = RECORD_OVERHEAD_BYTES + len(value or b"") + len(key or b"")
+        for name, text in headers:
+            size += HEADER_OVERHEAD_BYTES + len(name) + len(text)
+        if size > self.limit_bytes:
+            raise Unwritable("too_large", topic, key, size)
+        to = self.partition if partition is None else partition
+        self.outputs.append((topic, to, key, value, headers, timestamp_ms))
+
+    def encode(self) -> dict[bytes, bytes | None]:
+        """The staged rows as they are published. Raises Unwritable."""
+        rows: dict[bytes, bytes | None] = {}
+        for key, row in self.staged.items():
+            rows[key] = None if row is None else self.encode_row(key, row)
+        return rows
+
+    def encode_row(self, key: bytes, row: Row) -> bytes:
+        """One row as it is published. Raises Unwritable."""
+        try:
+            raw = dumps(row)
+        except TypeError as error:
+            raise Unwritable("not_encodable", self.table_topic, key, 0, str(error)) from error
+        size = RECORD_OVERHEAD_BYTES + len(key) + len(raw)
+        if size > self.limit_bytes:
+            raise Unwritable("too_large", self.table_topic, key, size)
+        return raw
+
+
+class CheckedTx(Tx):
+    """As Tx, but each row is encoded when it is staged, and what one record did can be taken back.
+
+    Slow; a batch is folded on it only after a fold on the plain one met something unwritable.
+    """
+
+    __slots__ = ("_outputs_before", "_staged_before")
+
+    def __init__(self, partition: int, rows: dict[bytes, bytes], table_topic: str, limit_bytes: int) -> None:
+        super().__init__(partition, rows, table_topic, limit_bytes)
+        self.mark()
+
+    def get(self, key: bytes) -> Row | None:
+        """As in Tx; a copy also of a staged row, so that taking back is complete."""
+        row = super().get(key)
+        return row if row is None or key not in self.staged else loads(dumps(row))
+
+    def put(self, key: bytes, row: Row | None) -> None:
+        """As in Tx. Raises Unwritable at once; nothing was staged then."""
+        self.staged[key] = None if row is None else loads(self.encode_row(key, row))
+
+    def mark(self) -> None:
+        """Remember the state before a record."""
+        self._staged_before = dict(self.staged)
+        self._outputs_before = len(self.outputs)
+
+    def take_back(self) -> None:
+        """Forget everything since the mark."""
+        self.staged = dict(self._staged_before)
+        del self.outputs[self._outputs_before :]
