@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from streams import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ADDED: Final = "added"
 WAITING: Final = "waiting"
@@ -166,29 +169,9 @@ def moved_on(hash_: dict[str, str], replies: list[Any]) -> bool:
 
 # -- hash fields --------------------------------------------------------------------------------------------
 
-_TEXTS: Final = {
-    "name": "name",
-    "failedReason": "failed_reason",
-    "defa": "deferred_failure",
-    "pb": "processed_by",
-    "rjk": "repeat_job_key",
-    "deid": "deduplication_id",
-}
-_INTS: Final = {
-    "timestamp": "timestamp",
-    "delay": "delay",
-    "priority": "priority",
-    "processedOn": "processed_on",
-    "finishedOn": "finished_on",
-    "ats": "attempts_started",
-}
-_JSON: Final = {
-    "data": "data",
-    "opts": "opts",
-    "progress": "progress",
-    "returnvalue": "return_value",
-    "stacktrace": "stacktrace",
-}
+
+def _as_is(text: str) -> str:
+    return text
 
 
 def decode_job(hash_: dict[str, str], *, embed: bool = False) -> dict[str, Any]:
@@ -197,15 +180,12 @@ def decode_job(hash_: dict[str, str], *, embed: bool = False) -> dict[str, Any]:
     `embed` leaves JSON texts as they are, checked, for `wire.dumps` to put in place: half the price, and
     numbers keep every digit.
     """
-    value = embedded if embed else parsed
+    fields = _EMBEDDED if embed else _PARSED
     job: dict[str, Any] = {}
     for name, text in hash_.items():
-        if name in _INTS:
-            job[_INTS[name]] = number(text)
-        elif name in _TEXTS:
-            job[_TEXTS[name]] = text
-        elif name in _JSON:
-            job[_JSON[name]] = value(text)
+        field = fields.get(name)
+        if field is not None:
+            job[field[0]] = field[1](text)
     job["attempts_made"] = number(hash_.get("attemptsMade")) or number(hash_.get("atm")) or 0
     if "attemptsMade" in hash_:
         job["counts_starts"] = True
@@ -221,13 +201,13 @@ def number(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        pass
-    try:
-        return int(float(text))
-    except (ValueError, OverflowError):
-        return None
+        try:
+            value = int(float(text))
+        except (ValueError, OverflowError):
+            return None
+    return value if -_LARGEST <= value <= _LARGEST else None
 
 
 def parsed(text: str) -> Any:
@@ -278,3 +258,30 @@ def parent_of(hash_: dict[str, str]) -> dict[str, Any] | None:
         if len(parts) == 3:  # noqa: PLR2004 - prefix, queue, id
             return {"id": parts[2], "queue": parts[1]}
     return None
+
+
+_LARGEST: Final = 2**63 - 1
+
+_PLAIN: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
+    "name": ("name", _as_is),
+    "failedReason": ("failed_reason", _as_is),
+    "defa": ("deferred_failure", _as_is),
+    "pb": ("processed_by", _as_is),
+    "rjk": ("repeat_job_key", _as_is),
+    "deid": ("deduplication_id", _as_is),
+    "timestamp": ("timestamp", number),
+    "delay": ("delay", number),
+    "priority": ("priority", number),
+    "processedOn": ("processed_on", number),
+    "finishedOn": ("finished_on", number),
+    "ats": ("attempts_started", number),
+}
+_JSON: Final = {
+    "data": "data",
+    "opts": "opts",
+    "progress": "progress",
+    "returnvalue": "return_value",
+    "stacktrace": "stacktrace",
+}
+_PARSED: Final = {**_PLAIN, **{name: (ours, parsed) for name, ours in _JSON.items()}}
+_EMBEDDED: Final = {**_PLAIN, **{name: (ours, embedded) for name, ours in _JSON.items()}}

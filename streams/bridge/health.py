@@ -57,8 +57,9 @@ class Health:
             ids = {"from_id": format_id(gap.after), "to_id": format_id(gap.upto)}
             self._tell(stream, "gap", {**ids, "lost": gap.lost, "cause": gap.cause}, at, chunk, ids["to_id"])
             log.warning("gap in queue %s of source %s: %s", stream.queue, stream.source, gap)
-            self._metrics.inc("bridge_gaps_total", source=stream.source, queue=stream.queue)
-            self._metrics.inc("bridge_entries_lost_total", gap.lost or 0, source=stream.source, queue=stream.queue)
+            labels = {"source": stream.source, "queue": stream.queue}
+            self._metrics.inc("bridge_gaps_total", 1, labels)
+            self._metrics.inc("bridge_entries_lost_total", gap.lost or 0, labels)
 
     def snapshot(self, stream: Stream, walk: Walk, chunk: Chunk) -> None:
         """Begin, progress every few seconds, end of a snapshot."""

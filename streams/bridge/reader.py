@@ -76,6 +76,7 @@ class Reader:
             return
         size = sum(map(size_bytes, entries))
         stream.buffer.extend(entries)
+        stream.buffered_bytes += size
         stream.read_to = parse_id(entries[-1][0])
         self._buffer.add(size)
         self._work.set()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from streams.bridge import bullmq
-from streams.bridge.stream import START, Entry, Id, Item, Look, Mark, Raw, Stream, fields_of, parse_id, size_bytes
+from streams.bridge.stream import START, Entry, Id, Item, Look, Mark, Raw, Stream, fields_of, parse_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +40,7 @@ class Taken:
 def take(stream: Stream, limit: int) -> Taken:
     """At most `limit` entries and every look whose turn it is."""
     taken = Taken()
+    buffered = len(stream.buffer)
     while limit > 0 and stream.buffer:
         raw = stream.buffer[0]
         at = parse_id(raw[0])
@@ -52,7 +53,16 @@ def take(stream: Stream, limit: int) -> Taken:
         limit -= 1
     settle(stream, taken, before=None)
     place(stream, taken)
+    _account(stream, buffered)
     return taken
+
+
+def _account(stream: Stream, buffered: int) -> None:
+    """Entries handed on still take memory; each is counted as the mean of its buffer."""
+    if buffered:
+        size = stream.buffered_bytes * (buffered - len(stream.buffer)) // buffered
+        stream.buffered_bytes -= size
+        stream.taken_bytes += size
 
 
 def place(stream: Stream, taken: Taken) -> None:
@@ -66,7 +76,6 @@ def _hand_on(stream: Stream, raw: Raw, at: Id, taken: Taken) -> None:
     event, job_id = bullmq.split(fields)
     stream.position = at
     stream.dirty = True
-    stream.taken_bytes += size_bytes(raw)
     stream.entries_read += 1
     if stream.ordinal is not None:
         stream.ordinal += 1
@@ -82,7 +91,7 @@ def _hand_on(stream: Stream, raw: Raw, at: Id, taken: Taken) -> None:
 
 
 def _stalls(stream: Stream, entry: Entry) -> bool:
-    if entry.event != bullmq.WAITING or not stream.buffer:
+    if entry.event != bullmq.WAITING or "prev" not in entry.fields or not stream.buffer:
         return False
     return bullmq.is_stalled(fields_of(stream.buffer[0]), entry.job_id)
 

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from streams.bridge import checkpoint, discovery, sequencer
+from streams.bridge import bullmq, checkpoint, discovery, sequencer
 from streams.bridge.bullmq import Keys
 from streams.bridge.encode import Encoder
 from streams.bridge.enrich import Enrichment
@@ -240,7 +240,23 @@ class Source:
             records.extend(encoder.entry(item) if isinstance(item, Entry) else encoder.look(item))
         records.extend(encoder.malformed(raw) for raw in turn.malformed)
         size, stream.taken_bytes = stream.taken_bytes, 0
-        chunk.on_committed.append(lambda: self._buffer.remove(size))
+        chunk.on_committed.append(lambda: self._done(stream, size, len(turn.items)))
+        self._meter(stream, turn)
+
+    def _meter(self, stream: Stream, turn: Taken) -> None:
+        labels = {"source": stream.source, "queue": stream.queue}
+        entries = [item for item in turn.items if isinstance(item, Entry)]
+        self._metrics.inc("bridge_entries_read_total", len(entries) + len(turn.malformed), labels)
+        bare = sum(1 for entry in entries if entry.job is None and entry.event in bullmq.CARRIES_JOB)
+        self._metrics.inc("bridge_unenriched_total", bare, labels)
+        self._metrics.set("bridge_buffered_entries", len(stream.buffer), labels)
+        behind_s = (wall_ms() - stream.position[0]) / 1000 if stream.buffer else 0.0
+        self._metrics.set("bridge_source_lag_seconds", max(behind_s, 0.0), labels)
+
+    def _done(self, stream: Stream, size_bytes: int, events: int) -> None:
+        self._buffer.remove(size_bytes)
+        labels = {"source": stream.source, "queue": stream.queue}
+        self._metrics.inc("bridge_events_published_total", events, labels)
 
     def _walk_on(self, stream: Stream, turn: Taken, chunk: Chunk) -> None:
         """Tell how far snapshots have come, end finished walks, begin those that a pause asks for."""

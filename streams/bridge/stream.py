@@ -106,6 +106,7 @@ class Stream:
     run_id: str = ""
     snapshot: str = "done"
     buffer: deque[Raw] = field(default_factory=deque)
+    buffered_bytes: int = 0
     taken_bytes: int = 0
     looks: deque[Look] = field(default_factory=deque)
     marks: deque[Mark] = field(default_factory=deque)
