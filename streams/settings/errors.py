@@ -1,0 +1,35 @@
+"""What is wrong with a configuration, all of it at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`where`: a file's path (with `:line` where known) or `environment`; `key`: as it was written there."""
+
+    where: str
+    key: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = ": ".join(part for part in (self.where, self.key, self.message) if part)
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class ConfigError(Exception):
+    """Nothing may start with this configuration. The text has one line for each of `problems`."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest of the known words; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else ""

@@ -1,0 +1,67 @@
+"""Rules across keys, and validation errors in the words of a user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic_core import ErrorDetails
+
+from streams.settings.schema import Key, Path
+
+_KINDS: Final = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be text in quotes",
+    "tuple": 'must be a list of texts, such as ["a", "b"]',
+    "path": "must be the path of a file",
+}
+_PROTOCOL: Final = ("kafka", "security_protocol")
+_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_NO_EFFECT: Final = "has no effect with kafka.security_protocol {}"
+_SWITCH: Final = "set kafka.security_protocol to {}"
+_SASL: Final = ("sasl_mechanism", "sasl_username", "sasl_password")
+_SSL: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname")
+
+
+def message(key: Key, error: ErrorDetails) -> str:
+    """What is wrong with a value, without the value."""
+    if key.choices:
+        return f"must be one of {', '.join(key.choices)}"
+    kind = error["type"].partition("_")[0]
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        return "may only have letters, digits, '.', '_' and '-'"
+    if error["type"].endswith(("_type", "_parsing", "_from_float")) and kind in _KINDS:
+        return _KINDS[kind]
+    return (
+        error["msg"].removeprefix("Input should be ").join(("must be ", ""))
+        if "Input" in error["msg"]
+        else error["msg"]
+    )
+
+
+def across(values: Mapping[Path, Any]) -> Iterator[tuple[Path, str, str]]:
+    """Keys that need or exclude each other: the key given, what is wrong, what to do."""
+    given = {path[1]: path for path in values if path[0] == "kafka"}
+    protocol = str(values.get(_PROTOCOL, "PLAINTEXT"))
+    sasl, tls = protocol.startswith("SASL_"), protocol.endswith("SSL")
+    if protocol not in _PROTOCOLS:
+        return
+    for name in _SASL:
+        if sasl and name not in given:
+            yield _PROTOCOL, f"{protocol} needs kafka.{name}", ""
+        if not sasl and name in given:
+            yield (
+                given[name],
+                _NO_EFFECT.format(protocol),
+                _SWITCH.format("SASL_SSL" if tls else "SASL_SSL or SASL_PLAINTEXT"),
+            )
+    for name in _SSL:
+        if not tls and name in given:
+            yield given[name], _NO_EFFECT.format(protocol), _SWITCH.format("SASL_SSL" if sasl else "SSL or SASL_SSL")
+    for name in ("ssl_keyfile", "ssl_password"):
+        if name in given and "ssl_certfile" not in given:
+            yield given[name], "needs kafka.ssl_certfile", ""
