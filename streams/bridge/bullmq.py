@@ -98,6 +98,12 @@ class Keys:
         return command(b"LLEN" if place in LISTS else b"ZCARD", self.base + place.encode())
 
 
+def run_id(info: str) -> str:
+    """The id of the server's run, from INFO."""
+    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    return fields.get("run_id", "")
+
+
 def meta_pattern(prefix: str) -> bytes:
     """What SCAN matches to find queues."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", prefix).encode() + b":*:meta"
@@ -127,6 +133,13 @@ def may_be_stall(fields: dict[str, str]) -> bool:
 def is_stalled(fields: dict[str, str], job_id: str) -> bool:
     """Whether an entry is the `stalled` of this job."""
     return fields.get("event") == STALLED and fields.get("jobId") == job_id
+
+
+def added_job(flat: list[str]) -> str | None:
+    """The id of the job that an entry adds, from its fields as redis gave them; BullMQ writes the event first."""
+    if len(flat) < 4 or flat[1] != ADDED or flat[0] != "event":  # noqa: PLR2004 - two fields
+        return None
+    return flat[3] if flat[2] == "jobId" else None
 
 
 def split(fields: dict[str, str]) -> tuple[str | None, str]:

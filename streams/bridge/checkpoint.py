@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`position` = the last entry on Kafka, `entries_added` = the stream's count then (None: unknown)."""
+    """`position` = the last entry on Kafka, `entries_added` = the stream's count then (None: unknown).
+
+    `snapshot` and `pausing` say what has to be begun again after a stop: `pending`, and `pause` or `resume`.
+    """
 
     source: str
     queue: str
@@ -28,6 +31,7 @@ class Checkpoint:
     paused: bool
     snapshot: str
     at: int
+    pausing: str | None = None
 
 
 def key_of(bridge_id: str, source: str, queue: str) -> bytes:
@@ -47,6 +51,7 @@ def of_stream(stream: Stream, now_ms: int) -> Checkpoint:
         stream.paused,
         stream.snapshot,
         now_ms,
+        stream.pausing,
     )
 
 

@@ -12,7 +12,7 @@ from streams.bridge.stream import Entry, Stream, format_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streams.bridge.stream import Item
+    from streams.bridge.stream import Item, Known
 
 
 @dataclass(slots=True)
@@ -29,6 +29,7 @@ class Enrichment:
         """`items` are the turn's entries and looks, in order."""
         self._jobs: dict[str, _Job] = {}
         self._keys = stream.keys
+        self._early = stream.early
         for item in items:
             if isinstance(item, Entry) and item.job_id and item.event in bullmq.CARRIES_JOB:
                 self._add(item)
@@ -39,6 +40,7 @@ class Enrichment:
         if entry.event != bullmq.STALLED:
             job.waiting = entry if entry.event == bullmq.WAITING else None
 
+    @property
     def commands(self) -> list[bytes]:
         """The MULTI's commands; the head even where no job is asked for, since it tells what was lost."""
         commands = list(self._keys.head)
@@ -63,16 +65,25 @@ class Enrichment:
         head = read_head(replies)
         as_of = format_id(head.at)
         at = HEAD_WIDTH
-        for job in self._jobs.values():
+        for job_id, job in self._jobs.items():
             hash_, *rest = replies[at : at + job.width]
             at += job.width
-            if not bullmq.is_job(hash_):
-                continue
-            for entry in job.entries:
-                entry.job, entry.job_as_of = hash_, as_of
-            if job.waiting is not None:
-                job.waiting.where = _where(hash_, rest)
+            known = self._early.pop(job_id, None) if self._early else None
+            if bullmq.is_job(hash_):
+                for entry in job.entries:
+                    entry.job, entry.job_as_of = hash_, as_of
+                if job.waiting is not None:
+                    job.waiting.where = _where(hash_, rest)
+            elif known is not None:
+                _apply_early(job, known)
         return head
+
+
+def _apply_early(job: _Job, known: Known) -> None:
+    """The hash is gone by now, but had been read before; it says nothing of entries that came after that."""
+    for entry in job.entries:
+        if entry.at <= known.as_of:
+            entry.job, entry.job_as_of = known.hash, format_id(known.as_of)
 
 
 def _where(hash_: dict[str, str], replies: list[Any]) -> str | None:

@@ -26,18 +26,16 @@ HEARTBEAT_S: Final = 10.0
 class Health:
     """Records of one source, put into the chunks that go out anyway."""
 
-    def __init__(self, source: str, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         """`metrics` gets what concerns gaps."""
-        self._source = source
         self._metrics = metrics
-        self._beat_at = time.monotonic()
+        self.due = False
 
     def beat(self, streams: Iterable[Stream], chunk: Chunk) -> None:
         """A heartbeat per queue, if it is time."""
-        now = time.monotonic()
-        if now - self._beat_at < HEARTBEAT_S:
+        if not self.due:
             return
-        self._beat_at = now
+        self.due = False
         at = int(time.time() * 1000)
         for stream in streams:
             value = {

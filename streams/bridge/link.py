@@ -37,12 +37,13 @@ class Link:
         )
         self._connection: AbstractConnection | None = None
         self._timeout_s = timeout_s
+        self._lock = asyncio.Lock()
 
     async def connect(self) -> None:
         """Open the connection. Raises one of `Away`."""
         await self.close()
         connection: AbstractConnection = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        await asyncio.wait_for(connection.connect(), self._timeout_s)
+        await asyncio.wait_for(connection.connect(), self._timeout_s)  # type: ignore[no-untyped-call]
         self._connection = connection
 
     async def close(self) -> None:
@@ -78,17 +79,18 @@ class Link:
 
     async def send(self, packed: list[bytes], replies: int, *, timeout_s: float | None = None) -> list[Any]:
         """Write commands that are already packed, return so many replies; errors are returned as values."""
-        if self._connection is None:
-            await self.connect()
-        connection = self._connection
-        assert connection is not None  # noqa: S101 - connect() has set it
-        try:
-            async with asyncio.timeout(timeout_s or self._timeout_s):
-                await connection.send_packed_command([b"".join(packed)], check_health=False)
-                return [await self._reply(connection) for _ in range(replies)]
-        except BaseException:
-            await self.close()  # the rest of the replies would be taken for those of the next call
-            raise
+        async with self._lock:
+            if self._connection is None:
+                await self.connect()
+            connection = self._connection
+            assert connection is not None  # noqa: S101 - connect() has set it
+            try:
+                async with asyncio.timeout(timeout_s or self._timeout_s):
+                    await connection.send_packed_command([b"".join(packed)], check_health=False)
+                    return [await self._reply(connection) for _ in range(replies)]
+            except BaseException:
+                await self.close()  # the rest of the replies would be taken for those of the next call
+                raise
 
     @staticmethod
     async def _reply(connection: AbstractConnection) -> Any:

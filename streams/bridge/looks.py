@@ -90,14 +90,14 @@ def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], Non
     commands = list(stream.keys.head)
     for job_id in wanted:
         commands.extend(stream.keys.probe(bullmq.raw(job_id)))
+    newest = stream.newest
 
     def read(replies: list[Any]) -> list[Look]:
         head = read_head(replies)
+        starts = range(HEAD_WIDTH, len(replies), bullmq.PROBE_WIDTH)
         looks = [
-            _look(stream, head, job_id, reason, replies[at : at + bullmq.PROBE_WIDTH])
-            for at, (job_id, reason) in zip(
-                range(HEAD_WIDTH, len(replies), bullmq.PROBE_WIDTH), wanted.items(), strict=True
-            )
+            _look(head, newest, job_id, reason, replies[at : at + bullmq.PROBE_WIDTH])
+            for at, (job_id, reason) in zip(starts, wanted.items(), strict=True)
         ]
         answered()
         return looks
@@ -106,6 +106,8 @@ def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], Non
 
 
 def _ask_page(stream: Stream, walk: Walk) -> Ask:
+    newest = stream.newest
+
     def read(replies: list[Any]) -> list[Look]:
         head = read_head(replies)
         elements = replies[HEAD_WIDTH]
@@ -114,29 +116,29 @@ def _ask_page(stream: Stream, walk: Walk) -> Ask:
         if walk.looks:
             walk.ids.extend(ids)
             return []
-        return [_placed(stream, head, job_id, walk.reason, place) for job_id in ids]
+        return [_placed(head, newest, job_id, walk.reason, place) for job_id in ids]
 
     return Ask([*stream.keys.head, walk.command(stream.keys)], read)
 
 
-def stand(stream: Stream, head: Head) -> tuple[Id, Id]:
-    """A look's place in the stream: its id, and the entry it has to wait for.
+def stand(head: Head, newest: Id) -> tuple[Id, Id]:
+    """A look's id, and the entry it has to wait for. `newest` = the last entry read when the look was sent off.
 
-    Where the stream is gone, or its ids went back, the look is newer than all that was read of it.
+    Where the stream is gone, or its ids went back, the look is newer than all that was read of it. Read by
+    now means nothing: the reader may have got entries that the look does not know.
     """
-    newest = stream.read_to if stream.buffer else stream.position
     if head.added is None or head.at < newest:
         return newest, newest
-    return head.at, max(head.after, newest) if head.after > stream.position else stream.position
+    return head.at, max(head.after, newest)
 
 
-def _placed(stream: Stream, head: Head, job_id: str, reason: str, place: str) -> Look:
-    at, after = stand(stream, head)
+def _placed(head: Head, newest: Id, job_id: str, reason: str, place: str) -> Look:
+    at, after = stand(head, newest)
     return Look(at, after, job_id, reason, head.observed_at, found=True, where=place, queue_paused=head.paused)
 
 
-def _look(stream: Stream, head: Head, job_id: str, reason: str, replies: list[Any]) -> Look:
-    at, after = stand(stream, head)
+def _look(head: Head, newest: Id, job_id: str, reason: str, replies: list[Any]) -> Look:
+    at, after = stand(head, newest)
     hash_, *rest = replies
     look = Look(at, after, job_id, reason, head.observed_at, found=False, where=None, queue_paused=head.paused)
     if bullmq.is_job(hash_):

@@ -6,7 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 log = logging.getLogger(__name__)
 
@@ -15,16 +18,23 @@ _LONGEST_S: Final = 10.0
 
 
 class Outage:
-    """What is missing right now, by name (`kafka`, `topics`, `redis`, or `redis` of one source)."""
+    """What is missing right now, by name (`kafka`, `topics`, `redis`)."""
 
-    def __init__(self) -> None:
-        self.missing: dict[str, float] = {}
+    def __init__(self, expected: Iterable[str] = ()) -> None:
+        """`expected` = what counts as missing until it has answered once."""
+        self._expected = set(expected)
+        self._away: dict[str, float] = {}
         self._tries: dict[str, int] = {}
+
+    @property
+    def missing(self) -> list[str]:
+        """For readiness: the kinds of what is missing, in order."""
+        return sorted({what.partition(" ")[0] for what in (*self._away, *self._expected)})
 
     def say(self, what: str, error: object) -> None:
         """It is away; logged at its first call."""
-        if what not in self.missing:
-            self.missing[what] = time.monotonic()
+        if what not in self._away:
+            self._away[what] = time.monotonic()
             log.warning("%s is away, trying again: %s", what, _text(error))
 
     async def wait(self, what: str, error: object) -> None:
@@ -38,7 +48,8 @@ class Outage:
         """They answer; logged where one had been away."""
         for what in names:
             self._tries.pop(what, None)
-            since = self.missing.pop(what, None)
+            self._expected.discard(what)
+            since = self._away.pop(what, None)
             if since is not None:
                 log.info("%s is back after %.1f s", what, time.monotonic() - since)
 

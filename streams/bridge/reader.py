@@ -9,6 +9,7 @@ from streams.bridge import bullmq
 from streams.bridge.stream import Raw, Stream, fields_of, format_id, parse_id, size_bytes
 
 if TYPE_CHECKING:
+    from streams.bridge.early import Early
     from streams.bridge.link import Link
 
 COUNT = 1000
@@ -45,8 +46,9 @@ class Buffer:
 class Reader:
     """XREAD over all streams of a source into their buffers."""
 
-    def __init__(self, link: Link, buffer: Buffer, work: asyncio.Event) -> None:
-        """`work` is set whenever entries came."""
+    def __init__(self, link: Link, buffer: Buffer, work: asyncio.Event, early: Early) -> None:
+        """`work` is set whenever entries came; `early` is told of them."""
+        self._early = early
         self._link = link
         self._buffer = buffer
         self._work = work
@@ -79,6 +81,7 @@ class Reader:
         stream.buffered_bytes += size
         stream.read_to = parse_id(entries[-1][0])
         self._buffer.add(size)
+        self._early.note(stream, entries)
         self._work.set()
 
 

@@ -76,6 +76,14 @@ class Look:
 
 
 @dataclass(slots=True, frozen=True)
+class Known:
+    """A job's hash, and the stream's last id when it was read."""
+
+    as_of: Id
+    hash: dict[str, str]
+
+
+@dataclass(slots=True, frozen=True)
 class Mark:
     """What was true when entry `at` was the stream's last: number of entries ever added, queue paused."""
 
@@ -112,6 +120,8 @@ class Stream:
     marks: deque[Mark] = field(default_factory=deque)
     wanted: dict[str, str] = field(default_factory=dict)
     walks: list[Walk] = field(default_factory=list)
+    early: dict[str, Known] = field(default_factory=dict)
+    early_bytes: int = 0
     entries_read: int = 0
     entries_lost: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -124,6 +134,16 @@ class Stream:
         return f"{escape(self.source)}/{escape(self.queue)}"
 
     @property
+    def newest(self) -> Id:
+        """The last entry read, handed on or not."""
+        return max(self.read_to, self.position)
+
+    @property
     def busy(self) -> bool:
         """Whether a pump has anything to do here."""
         return bool(self.buffer or self.looks or self.wanted or self.walks or self.dirty)
+
+    @property
+    def pausing(self) -> str | None:
+        """Whether a pause or resume is still being told of jobs: `pause`, `resume` or None."""
+        return next((walk.reason for walk in self.walks if not walk.looks), None)
