@@ -3,12 +3,12 @@
 The way of a fetch: `transport` fetches and hands on, the agent in `app` submits to `engine`, a task per
 partition (`partition`) takes it, `transaction` folds, writes (`produce`) and commits it, and `store` applies
 the rows. At a rebalance `engine.assign` fences before anything is read, and `recovery` says when the rows
-are complete. `run` is the process around it; `private` lists what is used of Faust that it does not promise.
+are complete. `process` is what runs it; `private` lists what is used of Faust that it does not promise.
 """
 
 from streams.engine.api import BatchInfo, ConsumerRecord, EngineOptions, Handler, Stats
 from streams.engine.app import BatchApp, Readiness, build
-from streams.engine.run import exit_now, run
+from streams.engine.process import exit_now, run
 from streams.engine.tx import Row, Tx, Unwritable
 
 __all__ = [

@@ -109,6 +109,7 @@ class Stats:
     events: int = 0
     transactions: int = 0
     aborted: int = 0
+    recoveries: int = 0
     fold_s: float = 0.0
     commit_s: float = 0.0
     restore_s: float | None = None

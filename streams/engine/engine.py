@@ -152,6 +152,7 @@ class Engine:
         for number in sorted(partitions & self.parts.keys()):
             self.handler.on_recovered(number, self.store.parts[number])
             self.parts[number].ready = True
+        self.stats.recoveries += 1
         if self._assigned_at is not None:
             self.stats.restore_s = time.monotonic() - self._assigned_at
         rows = {number: len(self.store.parts[number]) for number in sorted(partitions)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -168,5 +169,14 @@ def _has(owner: object, name: str) -> bool:
         return True
     if not inspect.isclass(owner):
         return False
-    classes = (cls for cls in owner.__mro__ if cls is not object)
-    return any(f"self.{name}" in inspect.getsource(cls) or name in cls.__annotations__ for cls in classes)
+    set_on_self = re.compile(rf"\bself\.{name}\b")
+    return any(
+        name in vars(cls).get("__annotations__", {}) or set_on_self.search(_source(cls)) for cls in owner.__mro__
+    )
+
+
+def _source(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # built in, or made at run time
+        return ""

@@ -95,11 +95,16 @@ def options(bootstrap: str, prefix: str, **changes: Any) -> EngineOptions:
     return EngineOptions(**{**settings, **changes})
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 async def work(bootstrap: str, prefix: str, changes: dict[str, Any], ticks: int) -> int:
     handler = Counting(Topics.of(prefix), ticks)
     app = build(options(bootstrap, prefix, **changes), handler)
-    code = await run(app, tick_interval_s=0.2, on_started=lambda: print("STARTED", flush=True))
-    print(json.dumps({"code": code, "events": app.engine.stats.events}), flush=True)
+    code = await run(app, tick_interval_s=0.2, on_started=lambda: say("STARTED"))
+    say(json.dumps({"code": code, "events": app.engine.stats.events}))
     return code
 
 

@@ -90,14 +90,17 @@ async def _first(*tasks: asyncio.Task[Any]) -> asyncio.Task[Any]:
 
 def _started(on_started: Callable[[], None] | None) -> None:
     quiet.limit()  # loggers come into being with their modules
-    gc.collect()
-    gc.freeze()  # what lives by now stays: the collector need not walk it again
     if on_started is not None:
         on_started()
 
 
 async def _tick(app: BatchApp, interval_s: float) -> None:
+    frozen = 0
     while True:
+        if frozen != app.engine.stats.recoveries:
+            frozen = app.engine.stats.recoveries
+            gc.collect()
+            gc.freeze()  # what lives after a recovery stays: the collector need not walk it again
         await asyncio.sleep(interval_s)
         app.engine.tick(time.time_ns() // 1_000_000)
 

@@ -1,0 +1,280 @@
+"""The app's settings, Kafka's absence at the start, and the process: exit codes and bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import ssl
+from typing import Any
+
+import faust
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from streams.engine import Stats, build
+from streams.engine import app as engine_app
+from streams.engine import broker as engine_broker
+from streams.engine import process as engine_run
+from tests.engine.counting import Counting, options
+from tests.engine.fakes import PREFIX, TOPICS, until
+
+CONTEXT = ssl.create_default_context()
+
+
+@pytest.mark.parametrize(
+    ("client", "kind", "protocol"),
+    [
+        ({}, type(None), None),
+        ({"security_protocol": "PLAINTEXT", "ssl_context": None}, type(None), None),
+        ({"security_protocol": "SSL", "ssl_context": CONTEXT}, faust.SSLCredentials, "SSL"),
+        ({"security_protocol": "SSL"}, faust.SSLCredentials, "SSL"),
+        (
+            {"security_protocol": "SASL_PLAINTEXT", "sasl_plain_username": "u", "sasl_plain_password": "p"},
+            faust.SASLCredentials,
+            "SASL_PLAINTEXT",
+        ),
+        (
+            {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "ssl_context": CONTEXT},
+            faust.SASLCredentials,
+            "SASL_SSL",
+        ),
+        (
+            {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "GSSAPI"},
+            faust.GSSAPICredentials,
+            "SASL_PLAINTEXT",
+        ),
+        (
+            {
+                "security_protocol": "SASL_SSL",
+                "sasl_mechanism": "OAUTHBEARER",
+                "sasl_oauth_token_provider": object(),
+            },
+            faust.OAuthCredentials,
+            "SASL_SSL",
+        ),
+    ],
+)
+def test_faust_gets_the_credentials_of_the_clients(client, kind, protocol):
+    found = engine_app.credentials(client)
+    assert isinstance(found, kind)
+    if protocol:
+        assert found.protocol.value == protocol
+
+
+def test_sasl_carries_user_password_and_mechanism():
+    client = {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_plain_username": "u",
+        "sasl_plain_password": "p",
+    }
+    found = engine_app.credentials(client)
+    assert (found.username, found.password, found.mechanism.value) == ("u", "p", "SCRAM-SHA-256")
+
+
+def test_options_keep_the_client_out_of_their_repr():
+    found = options("b:1", PREFIX, client={"bootstrap_servers": ["a:1", "b:2"], "sasl_plain_password": "secret"})
+    assert "secret" not in repr(found)
+    assert found.bootstrap_servers == ("a:1", "b:2")
+    assert options("a:1,b:2", PREFIX).bootstrap_servers == ("a:1", "b:2")
+
+
+async def test_every_server_is_given_to_faust_and_nothing_is_declared():
+    app = build(options("a:1,b:2", PREFIX), Counting(TOPICS))
+    assert [f"{url.host}:{url.port}" for url in app.conf.broker] == ["a:1", "b:2"]
+    assert not app.conf.topic_allow_declare
+    assert app.conf.topic_disable_leader
+    assert app.conf.id == PREFIX
+
+
+class FakeAdmin:
+    """Topics with their partition counts; raises `error` while it is set."""
+
+    topics: dict[str, int] = {}  # noqa: RUF012
+    error: Exception | None = None
+    closed = 0
+
+    def __init__(self, **_: Any) -> None: ...
+
+    async def start(self) -> None:
+        if FakeAdmin.error:
+            raise FakeAdmin.error
+
+    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        if FakeAdmin.error:
+            raise FakeAdmin.error
+        return [
+            {"topic": name, "error_code": 0 if name in self.topics else 3, "partitions": [0] * self.topics.get(name, 0)}
+            for name in names
+        ]
+
+    async def close(self) -> None:
+        FakeAdmin.closed += 1
+
+
+@pytest.fixture
+def admin(monkeypatch: pytest.MonkeyPatch) -> type[FakeAdmin]:
+    monkeypatch.setattr(engine_broker, "AIOKafkaAdminClient", FakeAdmin)
+    monkeypatch.setattr(engine_broker, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(engine_broker, "LAST_RETRY_S", 0.002)
+    FakeAdmin.topics = {TOPICS.events: 8, TOPICS.table: 8, TOPICS.out: 8}
+    FakeAdmin.error = None
+    return FakeAdmin
+
+
+@pytest.mark.usefixtures("admin")
+class TestBroker:
+    async def test_all_well(self):
+        broker = engine_broker.Broker(options("b:1", PREFIX))
+        assert await broker.look()
+        assert (broker.kafka, broker.topics, broker.trouble) == (True, True, "")
+        await broker.close()
+
+    async def test_missing_topics_are_named(self, admin):
+        del admin.topics[TOPICS.table], admin.topics[TOPICS.out]
+        broker = engine_broker.Broker(options("b:1", PREFIX))
+        assert not await broker.look()
+        assert (broker.kafka, broker.topics) == (True, False)
+        assert broker.trouble == "topics are missing: t.out, t.table"
+
+    async def test_unequal_partition_counts_are_no_start(self, admin):
+        admin.topics[TOPICS.table] = 4
+        broker = engine_broker.Broker(options("b:1", PREFIX))
+        assert not await broker.look()
+        assert "8 partitions and t.table 4" in broker.trouble
+
+    async def test_it_waits_and_says_so_once(self, admin, caplog):
+        admin.error = KafkaConnectionError("refused")
+        broker = engine_broker.Broker(options("b:1", PREFIX))
+        waiting = asyncio.create_task(broker.wait())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert broker.kafka is False
+        assert len(caplog.records) == 1
+        admin.error = None
+        with caplog.at_level("INFO"):
+            await asyncio.wait_for(waiting, 2)
+        assert caplog.records[-1].getMessage() == "Kafka answers and all topics are there"
+
+    async def test_a_lost_broker_is_seen_while_running(self, admin, monkeypatch):
+        monkeypatch.setattr(engine_broker, "WATCH_INTERVAL_S", 0.001)
+        broker = engine_broker.Broker(options("b:1", PREFIX))
+        await broker.look()
+        admin.error = KafkaConnectionError("gone")
+        watching = asyncio.create_task(broker.watch())
+        await asyncio.sleep(0.05)
+        watching.cancel()
+        assert broker.kafka is False
+
+
+@pytest.mark.usefixtures("admin")
+async def test_readiness_names_what_is_missing():
+    app = build(options("b:1", PREFIX), Counting(TOPICS))
+    assert app.readiness().missing == ["kafka", "topics", "recovery"]
+    await app.broker.look()
+    assert app.readiness().missing == ["recovery"]
+    app.engine._assigned_at = 0.0
+    assert app.readiness().missing == []
+
+
+class FakeApp:
+    """What `run` needs of an app."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._crashed = asyncio.Event()
+        self.crash_reason: Any = None
+        self.started, self.stopped = asyncio.Event(), 0
+        self.ticks: list[int] = []
+        self.engine = self
+        self.stats = Stats(recoveries=1)
+        self.broker = self
+        self.start_error: Exception | None = None
+        self.hangs = False
+
+    @property
+    def crashed(self) -> bool:
+        return self._crashed.is_set()
+
+    def tick(self, now_ms: int) -> None:
+        self.ticks.append(now_ms)
+
+    async def wait(self) -> None: ...
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None: ...
+
+    async def start(self) -> None:
+        if self.start_error:
+            raise self.start_error
+        self.started.set()
+
+    async def stop(self) -> None:
+        self.stopped += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+
+
+@pytest.fixture(autouse=True)
+def _no_gc_settings(monkeypatch):
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
+
+
+class TestRun:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_a_signal_ends_it_well(self, number):
+        app: Any = FakeApp()
+        told: list[int] = []
+        running = asyncio.create_task(engine_run.run(app, tick_interval_s=0.001, on_started=lambda: told.append(1)))
+        await until(lambda: app.ticks)
+        os.kill(os.getpid(), number)
+        assert await running == 0
+        assert app.stopped == 1
+        assert told == [1]
+        assert app.ticks
+
+    async def test_a_crash_is_1(self):
+        app: Any = FakeApp()
+        running = asyncio.create_task(engine_run.run(app, tick_interval_s=1))
+        await app.started.wait()
+        app._crashed.set()
+        assert await running == 1
+        assert app.stopped == 1
+
+    async def test_a_start_that_fails_is_1(self):
+        app: Any = FakeApp()
+        app.start_error = OSError("no")
+        assert await engine_run.run(app, tick_interval_s=1) == 1
+
+    async def test_a_signal_while_kafka_is_waited_for(self):
+        app: Any = FakeApp()
+        app.wait = asyncio.Event().wait
+        running = asyncio.create_task(engine_run.run(app, tick_interval_s=1))
+        await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await asyncio.wait_for(running, 2) == 0
+        assert not app.started.is_set()
+
+    @pytest.mark.parametrize(("crashes", "code"), [(False, 0), (True, 1)])
+    async def test_a_stop_that_hangs_ends_the_process(self, monkeypatch, crashes, code):
+        monkeypatch.setattr(engine_run, "STOP_TIMEOUT_S", 0.02)
+        codes: list[int] = []
+        monkeypatch.setattr(engine_run, "exit_now", codes.append)
+        app: Any = FakeApp()
+        app.hangs = True
+        running = asyncio.create_task(engine_run.run(app, tick_interval_s=1))
+        await app.started.wait()
+        app._crashed.set() if crashes else os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 2)
+        assert codes == [code]
+
+    async def test_an_app_of_another_loop_is_refused(self):
+        app: Any = FakeApp()
+        app.loop = None
+        with pytest.raises(RuntimeError, match="never fetch"):
+            await engine_run.run(app, tick_interval_s=1)
