@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from streams import topology
-from streams.settings.url import check_bootstrap, check_url
+from streams.settings.url import check_bootstrap, check_url, password_of
 
 DEFAULT_SOURCE: Final = "default"
 DEFAULT_URL: Final = "redis://localhost:6379/0"
@@ -222,3 +222,9 @@ class Settings(Section):
     def warnings(self) -> tuple[str, ...]:
         """What looked odd while loading, one line each."""
         return self._warnings
+
+    def secrets(self) -> list[str]:
+        """Everything that must never be printed, for whoever writes text that others made."""
+        found = [word for source in self.sources.values() for word in password_of(source.url.get_secret_value())]
+        kafka = (self.kafka.sasl_password, self.kafka.ssl_password)
+        return [*found, *(secret.get_secret_value() for secret in kafka if secret is not None)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -56,3 +56,11 @@ def _masked_netloc(parts: SplitResult) -> str:
     login, at, host = parts.netloc.rpartition("@")
     user, colon, _ = login.partition(":")
     return f"{user}{colon}{MASK if colon else ''}{at}{host}"
+
+
+def password_of(url: str) -> list[str]:
+    """The secret parts of a URL as they may turn up in a text: as written and decoded."""
+    parts = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0]
+    found = [login.partition(":")[2], *(match[0].rpartition("=")[2] for match in _QUERY_SECRET.finditer(parts.query))]
+    return [spelling for secret in found if secret for spelling in {secret, unquote(secret)}]
