@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from streams.bridge.bullmq import command
@@ -27,7 +27,7 @@ class Link:
 
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
         """`url` as redis-py takes it; a call not answered within `timeout_s` ends the connection."""
-        self._client = Redis.from_url(
+        self._pool = ConnectionPool.from_url(
             url,
             protocol=3,
             decode_responses=True,
@@ -42,7 +42,7 @@ class Link:
     async def connect(self) -> None:
         """Open the connection. Raises one of `Away`."""
         await self.close()
-        connection: AbstractConnection = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         await asyncio.wait_for(connection.connect(), self._timeout_s)  # type: ignore[no-untyped-call]
         self._connection = connection
 

@@ -51,7 +51,6 @@ def take(stream: Stream, limit: int) -> Taken:
         stream.buffer.popleft()
         _hand_on(stream, raw, at, taken)
         limit -= 1
-    settle(stream, taken, before=None)
     place(stream, taken)
     _account(stream, buffered)
     return taken
@@ -66,7 +65,8 @@ def _account(stream: Stream, buffered: int) -> None:
 
 
 def place(stream: Stream, taken: Taken) -> None:
-    """Hand on the looks that need not wait for any entry."""
+    """Hand on the looks that need not wait for any entry, and settle the marks that have been passed."""
+    settle(stream, taken, before=None)
     while stream.looks and stream.looks[0].after <= stream.position:
         taken.items.append(stream.looks.popleft())
 

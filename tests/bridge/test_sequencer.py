@@ -1,0 +1,224 @@
+"""The order of a stream's records, on a model of Redis: nothing lost, nothing doubled, looks in their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.bridge import sequencer
+from streams.bridge.bullmq import Keys
+from streams.bridge.looks import Head, stand
+from streams.bridge.reader import complete
+from streams.bridge.stream import START, Entry, Id, Item, Look, Raw, Stream, format_id, parse_id
+
+COUNT = 4
+
+
+@dataclass
+class Redis:
+    """A stream as the server has it: what was ever added, how much of it is trimmed, and what may be read."""
+
+    entries: list[Raw] = field(default_factory=list)
+    trimmed: int = 0
+    clock: int = 1000
+    paused: bool = False
+
+    def write(self, kind: str) -> None:
+        self.clock += 1
+        if kind == "stall":
+            self._add(0, event="waiting", jobId="1", prev="active")
+            self._add(1, event="stalled", jobId="1")
+        elif kind == "pause":
+            self.paused = not self.paused
+            self._add(0, event="paused" if self.paused else "resumed")
+        else:
+            self._add(0, event=kind, jobId="1", prev="active")
+
+    def _add(self, seq: int, **fields: str) -> None:
+        self.entries.append((f"{self.clock}-{seq}", [text for pair in fields.items() for text in pair]))
+
+    def trim(self, keep: int) -> None:
+        self.trimmed = max(self.trimmed, len(self.entries) - keep)
+
+    def read(self, after: Id) -> list[Raw]:
+        kept = self.entries[self.trimmed :]
+        return complete([entry for entry in kept if parse_id(entry[0]) > after][:COUNT], COUNT)
+
+    def head(self) -> Head:
+        self.clock += 1
+        last = parse_id(self.entries[-1][0]) if self.entries else START
+        after = last if self.trimmed < len(self.entries) else START
+        added = len(self.entries) or None
+        return Head(last, after, added, len(self.entries) - self.trimmed, self.paused, False, self.clock)
+
+
+@dataclass
+class Model:
+    """The bridge around the sequencer: a reader, and turns in which one look is made."""
+
+    redis: Redis = field(default_factory=Redis)
+    stream: Stream = field(default_factory=lambda: Stream("s", "q", Keys("bull", "q"), ordinal=0))
+    out: list[Item] = field(default_factory=list)
+    lost: int = 0
+
+    def read(self) -> None:
+        entries = self.redis.read(self.stream.read_to)
+        self.stream.buffer.extend(entries)
+        if entries:
+            self.stream.read_to = parse_id(entries[-1][0])
+
+    def turn(self, limit: int, before: list[str], between: list[str], reads: int) -> None:
+        """Entries written `before` the look is made at the server, and `between` that and its reply."""
+        taken = sequencer.take(self.stream, limit)
+        newest = self.stream.newest
+        free = not self.stream.looks
+        for kind in before:
+            self.redis.write(kind)
+        head = self.redis.head()
+        for kind in between:
+            self.redis.write(kind)
+        for _ in range(reads):
+            self.read()
+        if head.added is not None:
+            assert sequencer.mark(self.stream, head.at, head.added, paused=head.paused) is None
+        if free:
+            at, after = stand(head, newest)
+            assert at == max(head.at, newest)
+            look = Look(at, after, "1", "probe", head.observed_at, found=True, where=None, queue_paused=head.paused)
+            sequencer.add_looks(self.stream, [look])
+        sequencer.place(self.stream, taken)
+        self.out.extend(taken.items)
+        self.lost += sum(gap.lost or 0 for gap in taken.gaps)
+
+    def finish(self) -> None:
+        for _ in range(len(self.redis.entries) + 3):
+            self.read()
+            self.turn(1000, [], [], 0)
+
+
+KINDS = st.sampled_from(["active", "waiting", "stall", "pause"])
+OPS = st.one_of(
+    st.tuples(st.just("write"), KINDS),
+    st.tuples(st.just("read")),
+    st.tuples(
+        st.just("turn"), st.integers(1, 3), st.lists(KINDS, max_size=2), st.lists(KINDS, max_size=3), st.integers(0, 2)
+    ),
+)
+
+
+def play(model: Model, ops: list[tuple]) -> None:
+    for op in ops:
+        if op[0] == "write":
+            model.redis.write(op[1])
+        elif op[0] == "read":
+            model.read()
+        elif op[0] == "trim":
+            model.redis.trim(op[1])
+        else:
+            model.turn(*op[1:])
+    model.finish()
+
+
+def order(item: Item) -> tuple[Id, int, int]:
+    return (item.at, 1, item.observed_at) if isinstance(item, Look) else (item.at, 0, 0)
+
+
+@given(st.lists(OPS, max_size=60))
+@settings(max_examples=400, deadline=None)
+def test_order_holds_and_no_entry_is_lost_or_doubled(ops):
+    model = Model()
+    play(model, ops)
+    assert [order(item) for item in model.out] == sorted(order(item) for item in model.out)
+    entries = [item for item in model.out if isinstance(item, Entry)]
+    assert [entry.stream_id for entry in entries] == [stream_id for stream_id, _ in model.redis.entries]
+    assert model.lost == model.stream.entries_lost == 0
+    assert not model.stream.looks
+    assert sum(isinstance(item, Look) for item in model.out) > 0
+    assert model.stream.ordinal == len(entries)
+
+
+@given(st.lists(OPS, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_pause_is_folded_and_stalls_are_told_from_retries(ops):
+    model = Model()
+    play(model, ops)
+    paused = False
+    entries = [item for item in model.out if isinstance(item, Entry)]
+    for entry, follower in zip(entries, [*entries[1:], None], strict=False):
+        if entry.event in ("paused", "resumed"):
+            paused = entry.event == "paused"
+        assert entry.queue_paused == paused
+        assert entry.stalled == (entry.event == "waiting" and follower is not None and follower.event == "stalled")
+    assert model.stream.paused == model.redis.paused
+
+
+@given(st.lists(st.one_of(OPS, st.tuples(st.just("trim"), st.integers(0, 5))), max_size=60))
+@settings(max_examples=400, deadline=None)
+def test_what_was_trimmed_unread_is_counted_exactly(ops):
+    model = Model()
+    play(model, ops)
+    model.redis.write("active")
+    model.finish()
+    entries = [item for item in model.out if isinstance(item, Entry)]
+    assert model.lost == model.stream.entries_lost == len(model.redis.entries) - len(entries)
+    assert [order(item) for item in model.out] == sorted(order(item) for item in model.out)
+    assert model.stream.paused == model.redis.paused
+
+
+def stream(**known: object) -> Stream:
+    return Stream("s", "q", Keys("bull", "q"), **known)  # type: ignore[arg-type]
+
+
+def test_a_stream_that_began_anew_is_a_reset_and_no_loss():
+    own = stream(position=(5, 0), read_to=(5, 0), ordinal=100)
+    sequencer.mark(own, (9, 0), 1, paused=False)
+    own.buffer.append(("9-0", ["event", "added", "jobId", "1"]))
+    taken = sequencer.take(own, 10)
+    assert [(gap.cause, gap.lost) for gap in taken.gaps] == [("reset", None)]
+    assert (own.ordinal, own.entries_lost) == (1, 0)
+
+
+def test_ids_that_went_back_are_told_once():
+    own = stream(position=(9, 0), read_to=(9, 0), ordinal=100)
+    gap = sequencer.mark(own, (5, 0), 3, paused=False)
+    assert gap == sequencer.Gap((9, 0), (5, 0), None, "rewound")
+    assert sequencer.mark(own, (6, 0), 4, paused=False) is None
+    assert sequencer.mark(own, (9, 1), 9, paused=False) is None
+    sequencer.settle(own, taken := sequencer.Taken(), before=(10, 0))
+    assert (own.ordinal, taken.gaps) == (9, [])
+
+
+def test_a_look_below_what_was_handed_on_is_refused():
+    own = stream(position=(9, 0))
+    look = Look((8, 0), (8, 0), "1", "probe", 1, found=False, where=None, queue_paused=False)
+    with pytest.raises(ValueError, match="handed on"):
+        sequencer.add_looks(own, [look])
+
+
+def test_an_entry_without_event_is_set_aside_and_counted():
+    own = stream(ordinal=0)
+    own.buffer.append(("1-0", ["jobId", "1"]))
+    taken = sequencer.take(own, 10)
+    assert (len(taken.malformed), taken.items, own.position, own.ordinal) == (1, [], (1, 0), 1)
+
+
+@pytest.mark.parametrize(
+    ("events", "now", "before"),
+    [([], True, True), (["added"], False, False), (["added", "paused"], True, False), (["resumed"], False, True)],
+)
+def test_initial_pause(events, now, before):
+    entries = [(f"{n}-0", ["event", event]) for n, event in enumerate(events)]
+    assert sequencer.initial_pause(entries, now_paused=now) == before
+
+
+def test_a_gone_stream_puts_the_look_at_the_last_entry_read():
+    gone = Head(START, START, None, 0, False, False, 1)
+    assert stand(gone, (7, 1)) == ((7, 1), (7, 1))
+
+
+def test_ids():
+    assert parse_id(format_id((12, 3))) == (12, 3)
+    assert parse_id("12") == (12, 0)
