@@ -1,0 +1,154 @@
+"""Topics as the broker has them: describe, create, correct. The only module that speaks Kafka's admin protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from streams import topology
+from streams.settings import Settings
+
+TIMEOUT_S: Final = 10.0
+_APPEAR_S: Final = 15.0
+_UNKNOWN_TOPIC: Final = 3
+_DYNAMIC_TOPIC: Final = 1
+"""Source of a setting that was made on the topic itself, as against the broker's and the defaults."""
+
+
+class TopicError(Exception):
+    """The broker refused something about a topic. The text says what and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A topic on the broker. `config` = values in force; `own` = those set on the topic itself."""
+
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+    own: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic as it is declared, under its full name."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+def wanted(settings: Settings) -> list[Wanted]:
+    """All topics of the topology, as these settings want them."""
+    kafka = settings.kafka
+    return [
+        Wanted(
+            settings.topic(topic.name), topic.partitions or kafka.partitions, kafka.replication_factor, topic.config()
+        )
+        for topic in topology.TOPICS
+    ]
+
+
+@asynccontextmanager
+async def cluster(settings: Settings) -> AsyncIterator[Cluster]:
+    """A connected client. Raises KafkaError or OSError where the cluster does not answer."""
+    client = AIOKafkaAdminClient(**settings.kafka.client(), request_timeout_ms=int(TIMEOUT_S * 1000))
+    try:
+        await asyncio.wait_for(client.start(), TIMEOUT_S)
+        yield Cluster(client)
+    finally:
+        await client.close()
+
+
+class Cluster:
+    """What the commands need of a cluster. All methods raise KafkaError, OSError or TimeoutError when it is gone."""
+
+    def __init__(self, client: AIOKafkaAdminClient) -> None:
+        self._client = client
+
+    async def brokers(self) -> int:
+        """Number of brokers."""
+        return len((await self._client.describe_cluster())["brokers"])
+
+    async def controller_config(self, name: str) -> str | None:
+        """A broker setting; None where it may not be read."""
+        node = (await self._client.describe_cluster())["brokers"][0]["node_id"]
+        resource = ConfigResource(ConfigResourceType.BROKER, str(node), {name: ""})
+        entries = _entries(await self._client.describe_configs([resource]))
+        return next((str(entry["config_value"]) for each in entries.values() for entry in each), None)
+
+    async def describe(self, names: Iterable[str]) -> dict[str, Found]:
+        """Those of the topics that exist. Raises TopicError where one may not be described."""
+        found: dict[str, tuple[int, int]] = {}
+        for topic in await self._client.describe_topics(list(names)):
+            if topic["error_code"] == 0:
+                partitions = topic["partitions"]
+                found[topic["topic"]] = (len(partitions), min((len(p["replicas"]) for p in partitions), default=0))
+            elif topic["error_code"] != _UNKNOWN_TOPIC:
+                raise TopicError(f"{topic['topic']}: {_error(topic['error_code'])}")
+        configs = await self._configs(found)
+        return {name: Found(*size, *configs[name]) for name, size in found.items()}
+
+    async def create(self, topics: Sequence[Wanted]) -> None:
+        """Create topics and wait until they can be written to. One that exists meanwhile is left alone."""
+        response = await self._client.create_topics(
+            [NewTopic(t.name, t.partitions, t.replication, topic_configs=dict(t.config)) for t in topics]
+        )
+        for name, code, *message in response.topic_errors:
+            if code not in (0, TopicAlreadyExistsError.errno):
+                raise TopicError(f"{name} cannot be created: {message[0] if message and message[0] else _error(code)}")
+        await asyncio.wait_for(self._appeared([topic.name for topic in topics]), _APPEAR_S)
+
+    async def configure(self, name: str, own: Mapping[str, str], changed: Mapping[str, str]) -> None:
+        """Change some settings of a topic. This request replaces all that is set on it, so `own` goes along."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, name, {**own, **changed})
+        for response in await self._client.alter_configs([resource]):
+            for code, message, _, _ in response.resources:
+                if code:
+                    raise TopicError(f"{name} cannot be changed: {message or _error(code)}")
+
+    async def _configs(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        if not resources:
+            return {}
+        configs = {}
+        for name, entries in _entries(await self._client.describe_configs(resources)).items():
+            values = {entry["config_names"]: str(entry["config_value"]) for entry in entries}
+            own = {
+                e["config_names"]: values[e["config_names"]] for e in entries if e["config_source"] == _DYNAMIC_TOPIC
+            }
+            configs[name] = (values, own)
+        return configs
+
+    async def _appeared(self, names: list[str]) -> None:
+        """Every partition has a leader."""
+        while True:
+            topics = await self._client.describe_topics(names)
+            if all(t["error_code"] == 0 and all(p["leader"] >= 0 for p in t["partitions"]) for t in topics):
+                return
+            await asyncio.sleep(0.1)
+
+
+def _entries(responses: Iterable[Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings by resource."""
+    entries = {}
+    for response in responses:
+        for resource in response.to_object()["resources"]:
+            if resource["error_code"]:
+                reason = resource["error_message"] or _error(resource["error_code"])
+                raise TopicError(f"settings of {resource['resource_name']} cannot be read: {reason}")
+            entries[resource["resource_name"]] = resource["config_entries"]
+    return entries
+
+
+def _error(code: int) -> str:
+    kind: type[KafkaError] = for_code(code)
+    return str(getattr(kind, "description", "") or getattr(kind, "message", kind.__name__))
