@@ -43,9 +43,8 @@ class BatchApp(faust.App):
     def readiness(self) -> Readiness:
         """As it is known now; nothing is asked."""
         broker = self.broker
-        kafka = bool(broker.kafka)
-        recovery = kafka and not self.should_stop and self.engine.recovered_all
-        return Readiness(kafka, bool(broker.topics), recovery, broker.trouble)
+        recovery = not self.should_stop and self.engine.recovered_all
+        return Readiness(bool(broker.kafka), bool(broker.topics), recovery, broker.trouble)
 
     async def on_stop(self) -> None:
         """End the transactions in flight before anything else is taken down."""

@@ -9,13 +9,14 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced
 from faust.types.tuples import TP
 
 from streams.engine import transaction
 from streams.engine.api import BatchInfo, EngineOptions, Handler, Stats
 from streams.engine.partition import Batch, Part, Work
 from streams.engine.produce import start_producer
+from streams.engine.tx import Unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,9 +196,9 @@ class Engine:
             await self.app.crash(error)
 
     async def _transact(self, part: Part, work: Work) -> None:
+        careful = False
         for attempt in range(1, ATTEMPTS + 1):
-            folded = transaction.fold(self.handler, self.store, self.options, part, work)
-            self.stats.fold_s += folded.seconds
+            folded, careful = self._fold(part, work, careful)
             if folded.empty and work.last_offset is None:
                 return
             began = time.perf_counter()
@@ -205,20 +206,33 @@ class Engine:
                 row_offset = await self._write(part, folded, work)
             except ProducerFenced:
                 raise
-            except KafkaError as error:
+            except (KafkaError, Unwritable) as error:
                 await self._recoil(part, attempt, error)
+                careful = careful or isinstance(error, (Unwritable, MessageSizeTooLargeError))
                 continue
             info = self._info(work, folded, attempt, time.perf_counter() - began)
             self._apply(part, folded, row_offset, info)
             await self._acknowledge(part, work)
             return
 
+    def _fold(self, part: Part, work: Work, careful: bool) -> tuple[Folded, bool]:
+        """The fold, and whether it had to be a careful one."""
+        try:
+            folded = transaction.fold(self.handler, self.store, self.options, part, work, careful=careful)
+        except Unwritable as error:
+            if careful:
+                raise
+            log.warning("partition %s: %s; setting it aside", part.number, error)
+            return self._fold(part, work, careful=True)
+        self.stats.fold_s += folded.seconds
+        return folded, careful
+
     async def _write(self, part: Part, folded: Folded, work: Work) -> int | None:
         if self.exactly_once:
             return await transaction.commit(part, folded, work.last_offset, self.options.app_id)
         return await transaction.write(part, folded)
 
-    async def _recoil(self, part: Part, attempt: int, error: KafkaError) -> None:
+    async def _recoil(self, part: Part, attempt: int, error: KafkaError | Unwritable) -> None:
         """After an attempt that was not committed: abort and wait, or raise `error` when there is no use."""
         log.warning("partition %s, attempt %d of %d: %r", part.number, attempt, ATTEMPTS, error)
         self.stats.aborted += 1

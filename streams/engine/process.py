@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STOP_TIMEOUT_S: Final = 25.0
+STOP_TIMEOUT_S: Final = 20.0
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -30,7 +30,7 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 async def run(app: BatchApp, *, tick_interval_s: float, on_started: Callable[[], None] | None = None) -> int:
     """Run until SIGTERM or SIGINT (0) or a crash (1). `on_started` is called after the first recovery.
 
-    Waits for Kafka and the topics first. After a signal it takes at most 25 s: where the stop takes longer
+    Waits for Kafka and the topics first. After a signal it takes at most 20 s: where the stop takes longer
     (the broker is gone) the process ends here, with 0, since what was not committed will be aborted.
     """
     loop = asyncio.get_running_loop()

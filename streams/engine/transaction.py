@@ -51,19 +51,29 @@ class Folded:
         return ((topic, partition, key, raw, NO_HEADERS, None) for key, raw in self.rows.items())
 
 
-def fold(handler: Handler, store: PartitionStore, options: EngineOptions, part: Part, work: Work) -> Folded:
-    """Fold `work` on the committed rows; again and with care where something cannot be written."""
+def fold(
+    handler: Handler,
+    store: PartitionStore,
+    options: EngineOptions,
+    part: Part,
+    work: Work,
+    *,
+    careful: bool = False,
+) -> Folded:
+    """Fold `work` on the committed rows.
+
+    `careful` sets aside what cannot be written, record by record. Without it Unwritable is raised.
+    """
     began = time.perf_counter()
     arguments = (part.number, store.parts[part.number], options.table_topic, options.max_record_bytes)
-    tx = Tx(*arguments)
-    try:
-        _fold_all(handler, tx, work)
-        rows = tx.encode()
-    except Unwritable:
+    tx: Tx
+    if careful:
         tx = checked = CheckedTx(*arguments)
         _fold_checked(handler, checked, work)
-        rows = tx.encode()
-    return Folded(tx, rows, time.perf_counter() - began)
+    else:
+        tx = Tx(*arguments)
+        _fold_all(handler, tx, work)
+    return Folded(tx, tx.encode(), time.perf_counter() - began)
 
 
 def _fold_all(handler: Handler, tx: Tx, work: Work) -> None:
@@ -94,8 +104,8 @@ def _fold_checked(handler: Handler, tx: CheckedTx, work: Work) -> None:
 async def commit(part: Part, folded: Folded, last_offset: int | None, group: str) -> int | None:
     """Outputs, rows and the consumed offset in one transaction. Returns the offset of the last row.
 
-    Raises KafkaError when it was not committed (abort, and fold again), ProducerFenced when the partition
-    has another owner, CommitUnknown when nobody here can tell.
+    Raises KafkaError or Unwritable when it was not committed (abort, and fold again), ProducerFenced when the
+    partition has another owner, CommitUnknown when nobody here can tell.
     """
     producer = part.producer
     await producer.begin_transaction()  # local: the broker's clock starts with the first send

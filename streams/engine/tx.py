@@ -13,6 +13,8 @@ Output = tuple[str, int, bytes | None, bytes | None, Headers, int | None]
 RECORD_OVERHEAD_BYTES: Final = 100
 """Upper bound of what the record format adds to key, value and headers, batch header included."""
 HEADER_OVERHEAD_BYTES: Final = 10
+HEADERS_ALLOWANCE_BYTES: Final = 4_096
+"""Headers are taken to be smaller than twice this where key and value are far from the limit."""
 
 
 class Unwritable(Exception):  # noqa: N818 - a fact about the record, not a failure of the engine
@@ -32,13 +34,14 @@ class Tx:
     `rows` are the committed rows as published bytes, so every read is a private copy.
     """
 
-    __slots__ = ("limit_bytes", "outputs", "partition", "rows", "staged", "table_topic")
+    __slots__ = ("_plain_bytes", "limit_bytes", "outputs", "partition", "rows", "staged", "table_topic")
 
     def __init__(self, partition: int, rows: dict[bytes, bytes], table_topic: str, limit_bytes: int) -> None:
         self.partition = partition
         self.rows = rows
         self.table_topic = table_topic
         self.limit_bytes = limit_bytes
+        self._plain_bytes = limit_bytes // 2 - HEADERS_ALLOWANCE_BYTES
         self.staged: dict[bytes, Row | None] = {}
         self.outputs: list[Output] = []
 
@@ -66,20 +69,23 @@ class Tx:
 
         Raises Unwritable when the record is larger than the limit; nothing was staged then.
         """
-        size = RECORD_OVERHEAD_BYTES + len(value or b"") + len(key or b"")
-        for name, text in headers:
-            size += HEADER_OVERHEAD_BYTES + len(name) + len(text)
-        if size > self.limit_bytes:
-            raise Unwritable("too_large", topic, key, size)
+        plain = self._plain_bytes
+        if (value is not None and len(value) > plain) or (key is not None and len(key) > plain):
+            self.check(topic, key, value, headers)
         to = self.partition if partition is None else partition
         self.outputs.append((topic, to, key, value, headers, timestamp_ms))
 
+    def check(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Raise Unwritable for an output larger than the limit."""
+        size = RECORD_OVERHEAD_BYTES + len(value or b"") + len(key or b"")
+        size += sum(HEADER_OVERHEAD_BYTES + len(name) + len(text) for name, text in headers)
+        if size > self.limit_bytes:
+            raise Unwritable("too_large", topic, key, size)
+
     def encode(self) -> dict[bytes, bytes | None]:
         """The staged rows as they are published. Raises Unwritable."""
-        rows: dict[bytes, bytes | None] = {}
-        for key, row in self.staged.items():
-            rows[key] = None if row is None else self.encode_row(key, row)
-        return rows
+        encode_row = self.encode_row
+        return {key: None if row is None else encode_row(key, row) for key, row in self.staged.items()}
 
     def encode_row(self, key: bytes, row: Row) -> bytes:
         """One row as it is published. Raises Unwritable."""
@@ -87,14 +93,13 @@ class Tx:
             raw = dumps(row)
         except TypeError as error:
             raise Unwritable("not_encodable", self.table_topic, key, 0, str(error)) from error
-        size = RECORD_OVERHEAD_BYTES + len(key) + len(raw)
-        if size > self.limit_bytes:
-            raise Unwritable("too_large", self.table_topic, key, size)
+        if len(key) + len(raw) > self._plain_bytes:
+            self.check(self.table_topic, key, raw, NO_HEADERS)
         return raw
 
 
 class CheckedTx(Tx):
-    """As Tx, but each row is encoded when it is staged, and what one record did can be taken back.
+    """As Tx, but every row and output is measured when it is staged, and what a record did can be taken back.
 
     Slow; a batch is folded on it only after a fold on the plain one met something unwritable.
     """
@@ -113,6 +118,19 @@ class CheckedTx(Tx):
     def put(self, key: bytes, row: Row | None) -> None:
         """As in Tx. Raises Unwritable at once; nothing was staged then."""
         self.staged[key] = None if row is None else loads(self.encode_row(key, row))
+
+    def emit(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = NO_HEADERS,
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """As in Tx."""
+        self.check(topic, key, value, headers)
+        super().emit(topic, key, value, headers, timestamp_ms, partition)
 
     def mark(self) -> None:
         """Remember the state before a record."""

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerFenced
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, ProducerFenced
 
 from streams.engine.transaction import CommitUnknown
+from streams.engine.tx import Unwritable
 from streams.wire import loads
 from tests.engine.counting import Counting
 from tests.engine.fakes import TOPICS, Bench, events_tp, record
@@ -169,6 +170,22 @@ async def test_what_cannot_be_written_is_set_aside_alone(monkeypatch):
     out = [value for topic, *_, value in bench.producer.visible if topic == TOPICS.out]
     assert out[1:4] == [b"too_large", b"too_large", b"not_encodable"]
     assert bench.stream.acked == [4]
+    assert bench.app.crashes == []
+
+
+@pytest.mark.parametrize("error", [MessageSizeTooLargeError(), Unwritable("too_large", TOPICS.out, b"k", 1)])
+async def test_what_shows_only_when_it_is_sent_is_looked_for_in_the_next_attempt(monkeypatch, error):
+    class Headed(Counting):
+        def on_record(self, tx: Any, record: Any) -> None:
+            tx.emit(TOPICS.out, record.key, b"v", [("h", b"x" * 10_000)])
+
+    bench = Bench(monkeypatch, Headed(TOPICS), max_record_bytes=10_000)
+    await bench.assign(0)
+    bench.producer.failures["batch"] = [error]
+    bench.submit(record(0))
+    await bench.settled()
+    assert bench.producer.calls.count("abort") == 1
+    assert [value for *_, value in bench.producer.visible] == [b"too_large"]
     assert bench.app.crashes == []
 
 

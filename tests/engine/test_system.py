@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaTimeoutError, ProducerFenced
 
 from streams.engine import build, produce
 from streams.engine.tx import Row, Tx
+from streams.wire import loads
 from tests.engine import cluster, storm
 from tests.engine.counting import Counting, Topics, options
 from tests.engine.fakes import until
@@ -209,6 +210,34 @@ async def test_an_open_transaction_of_a_dead_owner_is_ended_by_the_next(kafka, p
         await reader.stop()
         await heir.stop()
         await dead.stop()
+
+
+class Greedy(Counting):
+    """Event 1 makes too large a row, 2 too large an output, 3 one with too large a header."""
+
+    def on_record(self, tx: Tx, record: Any) -> None:
+        number = loads(record.value)["number"]
+        if number == 1:
+            tx.put(record.key, {"x": "y" * 2_000_000})
+        elif number == 2:
+            tx.emit(self.topics.out, record.key, b"y" * 2_000_000)
+        elif number == 3:
+            tx.emit(self.topics.out, record.key, b"y", [("h", b"y" * 2_000_000)])
+        else:
+            super().on_record(tx, record)
+
+
+@pytest.mark.parametrize("exactly_once", [True, False])
+async def test_what_kafka_cannot_take_is_set_aside_and_the_rest_goes_on(kafka, prefix, exactly_once):
+    load, topics = cluster.Load(prefix, keys=1), Topics.of(prefix)
+    async with Running(kafka, prefix, Greedy(topics), exactly_once=exactly_once):
+        await load.send(kafka, 20)
+        await cluster.drained(kafka, prefix, 30)
+    values = [record.value for record in await cluster.read(kafka, topics.out)]
+    assert values.count(b"too_large") == 3
+    assert [json.loads(value)["n"] for value in values if value != b"too_large"] == list(range(1, 18))
+    (row,) = [json.loads(record.value) for record in await cluster.read(kafka, topics.table)][-1:]
+    assert row["count"] == 17
 
 
 async def test_ticks_write_in_the_same_transactions(kafka, prefix):
