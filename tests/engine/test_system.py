@@ -135,6 +135,69 @@ async def test_a_short_storm(kafka, tmp_path, seed):
     assert bad_exits == []
 
 
+@pytest.mark.slow
+async def test_a_worker_that_slept_through_its_session_changes_nothing_when_it_wakes(kafka, prefix, workers):
+    load, group = cluster.Load(prefix), workers(linger_s=0.0)
+    for number in (1, 2):
+        await group.start()
+        await until_log(group, number, "STARTED")
+    sending = asyncio.create_task(load.send(kafka, 60_000, 3_000))
+    await asyncio.sleep(2)
+    group.running[0].send_signal(signal.SIGSTOP)
+    await asyncio.sleep(16)  # longer than the session, so the other one takes over
+    group.running[0].send_signal(signal.SIGCONT)
+    await sending
+    await cluster.drained(kafka, prefix, 60)
+    verdict = await cluster.judge(kafka, load)
+    assert verdict.exact, verdict
+
+
+async def own_broker(folder: Any) -> Any:
+    """One that a test may kill."""
+    from streams.local import stack  # noqa: PLC0415 - only where the shared broker will not do
+
+    return (await asyncio.to_thread(stack.up, folder / "broker", redis=False)).kafka
+
+
+@pytest.mark.slow
+async def test_a_broker_that_dies_and_comes_back_costs_no_event(tmp_path):
+    broker, prefix = await own_broker(tmp_path), f"engine-{uuid.uuid4().hex[:8]}"
+    await cluster.create(broker.bootstrap, prefix)
+    load, group = cluster.Load(prefix), storm.Workers(broker.bootstrap, prefix, {"linger_s": 0.0}, tmp_path)
+    try:
+        await group.start()
+        await until_log(group, 1, "STARTED")
+        sending = asyncio.create_task(load.send(broker.bootstrap, 30_000, 3_000))
+        await asyncio.sleep(3)
+        await asyncio.to_thread(broker.process.kill)
+        await asyncio.sleep(3)
+        await asyncio.to_thread(broker.start)
+        await sending
+        await cluster.drained(broker.bootstrap, prefix, 90)
+        verdict = await cluster.judge(broker.bootstrap, load)
+        assert verdict.exact, verdict
+    finally:
+        await group.stop()
+        await asyncio.to_thread(broker.process.stop)
+    assert group.bad_exits == []
+
+
+@pytest.mark.slow
+async def test_with_the_broker_gone_a_signal_still_ends_it_with_0(tmp_path):
+    broker, prefix = await own_broker(tmp_path), f"engine-{uuid.uuid4().hex[:8]}"
+    await cluster.create(broker.bootstrap, prefix)
+    load, group = cluster.Load(prefix), storm.Workers(broker.bootstrap, prefix, {"linger_s": 0.0}, tmp_path)
+    await group.start()
+    await until_log(group, 1, "STARTED")
+    sending = asyncio.create_task(load.send(broker.bootstrap, 30_000, 3_000))
+    await asyncio.sleep(3)
+    await asyncio.to_thread(broker.process.kill)
+    sending.cancel()
+    async with asyncio.timeout(30):
+        await group.stop()
+    assert group.bad_exits == []
+
+
 # -- in this process, so that failures can be put where they hurt
 
 
