@@ -96,7 +96,7 @@ PRIVATE: Final[tuple[Private, ...]] = (
     Private("faust.transport.drivers.aiokafka", ("ensure_aiokafka_TP",), "position of a partition"),
     Private(
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread",
-        ("_create_worker_consumer", "_consumer", "tp_last_committed_at"),
+        ("_create_worker_consumer", "_consumer", "tp_last_committed_at", "seek_to_beginning"),
         "read_committed, fetch wait, position, the books of the livelock check",
     ),
     Private(

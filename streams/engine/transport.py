@@ -91,8 +91,20 @@ class BatchConsumer(driver.Consumer):
         await self._fetch_idle.wait()
         generation = self.app.consumer_generation_id
         await super().perform_seek()
+        await self._seek_uncommitted(generation)
         if generation == self.app.consumer_generation_id:
             self.sought |= self.app.engine.open(generation, self._committed_offset)
+
+    async def _seek_uncommitted(self, generation: int) -> None:
+        """Seek event partitions without a committed offset to their beginning.
+
+        aiokafka leaves these where they are, and where they are need not be the beginning: a fetch that was
+        open at the assignment may have moved them, and what it took was dropped.
+        """
+        parts = [part for part in self.app.engine.parts.values() if part.generation == generation]
+        fresh = [part.tp for part in parts if not self._committed_offset.get(part.tp)]
+        if fresh and generation == self.app.consumer_generation_id:
+            await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, fresh))
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         """Seek changelogs to where their recovery starts, and let them be fetched from here on."""

@@ -39,6 +39,7 @@ class Plan:
     restarts: int = 16
     pauses_s: tuple[float, float] = (0.5, 2.5)
     kill_share: float = 0.4
+    head_start_s: tuple[float, float] = (1.0, 4.5)
     events_per_s: int = 4_000
     keys: int = 5_000
     settle_s: float = 90.0
@@ -102,7 +103,8 @@ async def storm(bootstrap: str, plan: Plan, logs: Path) -> tuple[cluster.Verdict
     try:
         for _ in range(plan.workers):
             await workers.start()
-        await asyncio.sleep(4)
+        # Now and then the first events meet the first rebalances: nothing is committed then.
+        await asyncio.sleep(chance.uniform(*plan.head_start_s))
         lasts = plan.restarts * sum(plan.pauses_s) / 2
         sending = asyncio.create_task(load.send(bootstrap, int(lasts * plan.events_per_s), plan.events_per_s))
         for _ in range(plan.restarts):
