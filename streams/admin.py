@@ -10,14 +10,20 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TransactionalIdAuthorizationFailed,
+    for_code,
+)
 
 from streams import topology
 from streams.settings import Settings
 
 TIMEOUT_S: Final = 10.0
 _APPEAR_S: Final = 15.0
-_UNKNOWN_TOPIC: Final = 3
 _DYNAMIC_TOPIC: Final = 1
 """Source of a setting that was made on the topic itself, as against the broker's and the defaults."""
 
@@ -60,10 +66,11 @@ def wanted(settings: Settings) -> list[Wanted]:
 @asynccontextmanager
 async def cluster(settings: Settings) -> AsyncIterator[Cluster]:
     """A connected client. Raises KafkaError or OSError where the cluster does not answer."""
-    client = AIOKafkaAdminClient(**settings.kafka.client(), request_timeout_ms=int(TIMEOUT_S * 1000))
+    options = settings.kafka.client()
+    client = AIOKafkaAdminClient(**options, request_timeout_ms=int(TIMEOUT_S * 1000))
     try:
         await asyncio.wait_for(client.start(), TIMEOUT_S)
-        yield Cluster(client)
+        yield Cluster(client, options)
     finally:
         await client.close()
 
@@ -71,28 +78,48 @@ async def cluster(settings: Settings) -> AsyncIterator[Cluster]:
 class Cluster:
     """What the commands need of a cluster. All methods raise KafkaError, OSError or TimeoutError when it is gone."""
 
-    def __init__(self, client: AIOKafkaAdminClient) -> None:
+    def __init__(self, client: AIOKafkaAdminClient, options: Mapping[str, Any]) -> None:
         self._client = client
+        self._options = options
 
     async def brokers(self) -> int:
         """Number of brokers."""
         return len((await self._client.describe_cluster())["brokers"])
 
-    async def controller_config(self, name: str) -> str | None:
-        """A broker setting; None where it may not be read."""
+    async def broker_config(self, name: str) -> str | None:
+        """A setting of a broker, None where it has none of that name. Raises TopicError where it may not be read."""
         node = (await self._client.describe_cluster())["brokers"][0]["node_id"]
         resource = ConfigResource(ConfigResourceType.BROKER, str(node), {name: ""})
         entries = _entries(await self._client.describe_configs([resource]))
         return next((str(entry["config_value"]) for each in entries.values() for entry in each), None)
 
+    async def coordinator_refusal(self, name: str, *, transactional: bool) -> str:
+        """Why a consumer group or a transactional id may not be used; empty where it may."""
+        client = AIOKafkaClient(**self._options)
+        await client.bootstrap()
+        try:
+            kind = CoordinationType.TRANSACTION if transactional else CoordinationType.GROUP
+            await asyncio.wait_for(client.coordinator_lookup(kind, name), TIMEOUT_S)
+        except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed) as error:
+            return str(error.description)
+        finally:
+            await client.close()
+        return ""
+
     async def describe(self, names: Iterable[str]) -> dict[str, Found]:
-        """Those of the topics that exist. Raises TopicError where one may not be described."""
+        """Those of the topics that exist. Raises TopicError where one may not be described.
+
+        All are asked for: to ask for one by name would create it where the broker creates topics by itself.
+        """
+        names = set(names)
         found: dict[str, tuple[int, int]] = {}
-        for topic in await self._client.describe_topics(list(names)):
+        for topic in await self._client.describe_topics():
+            if topic["topic"] not in names:
+                continue
             if topic["error_code"] == 0:
                 partitions = topic["partitions"]
                 found[topic["topic"]] = (len(partitions), min((len(p["replicas"]) for p in partitions), default=0))
-            elif topic["error_code"] != _UNKNOWN_TOPIC:
+            else:
                 raise TopicError(f"{topic['topic']}: {_error(topic['error_code'])}")
         configs = await self._configs(found)
         return {name: Found(*size, *configs[name]) for name, size in found.items()}

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -72,6 +73,9 @@ Files = Annotated[
     list[Path] | None,
     typer.Option("--config", "-c", metavar="FILE", help="TOML file of settings; several allowed, a later one wins."),
 ]
+SourceName = Annotated[
+    str | None, typer.Option("--source", help="The source of the queue; by default the only one, or `default`.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -104,6 +108,13 @@ def _settings(ctx: typer.Context, config: list[Path] | None) -> Settings:
     for warning in settings.warnings:
         typer.secho(f"warning: {warning}", err=True, fg=typer.colors.YELLOW)
     return settings
+
+
+def source_of(settings: Settings, given: str | None) -> str:
+    """The source meant: the one named, else the only one, else `default`."""
+    if given is not None:
+        return given
+    return next(iter(settings.sources)) if len(settings.sources) == 1 else "default"
 
 
 def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
@@ -153,6 +164,115 @@ def topics_check(ctx: typer.Context, config: Files = None, json: Json = False) -
     from streams.commands import topics
 
     _run(topics.check(settings, as_json=json))
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    config: Files = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="End by itself, so long after the first job, and judge what was seen.")
+    ] = None,
+    docker: Annotated[bool, typer.Option("--docker", help="Run on Docker Compose.")] = False,
+    bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka to use.")] = None,
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis to use.")] = None,
+) -> None:
+    """A sample application on real BullMQ, live in the terminal."""
+    settings = _settings(ctx, config)
+    from streams.demo import run as demo_run
+
+    _run(demo_run.main(settings, seconds=seconds, docker=docker, bootstrap=bootstrap, redis=redis))
+
+
+@app.command()
+def doctor(ctx: typer.Context, config: Files = None, json: Json = False) -> None:
+    """Examine Redis, Kafka and the clocks; every finding comes with its remedy."""
+    settings = _settings(ctx, config)
+    from streams.commands import doctor as command
+
+    _run(command.doctor(settings, as_json=json))
+
+
+@app.command()
+def status(
+    ctx: typer.Context,
+    queue: Annotated[str | None, typer.Argument(help="Only this queue.")] = None,
+    job_id: Annotated[str | None, typer.Argument(help="This job's row and its history.")] = None,
+    source: SourceName = None,
+    config: Files = None,
+    json: Json = False,
+) -> None:
+    """Jobs by state, lag and losses of all queues, or of one; or one job with its history.
+
+    Reads the topic status to its end: some seconds for each million jobs. A single job takes one partition of it.
+    """
+    settings = _settings(ctx, config)
+    from streams.commands import status as command
+
+    name = source_of(settings, source)
+    if queue is not None and job_id is not None:
+        _run(command.job(settings, name, queue, job_id, as_json=json))
+    _run(command.overview(settings, None if queue is None else (name, queue), as_json=json))
+
+
+class Topic(StrEnum):
+    """Topics that `tail` reads."""
+
+    EVENTS = "events"
+    TRANSITIONS = "transitions"
+    STATUS = "status"
+    ALERTS = "alerts"
+    HEALTH = "health"
+    DEAD_LETTERS = "dead-letters"
+
+
+def _start(text: str) -> str:
+    if text not in ("beginning", "end") and not text.isdecimal():
+        raise typer.BadParameter("must be beginning, end, or milliseconds since the epoch")
+    return text
+
+
+@app.command()
+def tail(
+    ctx: typer.Context,
+    topic: Annotated[Topic, typer.Argument(help="Which topic.")],
+    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    job: Annotated[str | None, typer.Option(help="Only jobs with this id.")] = None,
+    source: SourceName = None,
+    start: Annotated[
+        str, typer.Option("--from", metavar="beginning|end|MS", callback=_start, help="Where to begin.")
+    ] = "end",
+    most: Annotated[int | None, typer.Option("--max", min=1, help="End after so many records.")] = None,
+    config: Files = None,
+    json: Json = False,
+) -> None:
+    """Print the records of a topic as they come, until Ctrl-C or --max.
+
+    On a terminal one readable line each; elsewhere, and with --json, one JSON object a line. With --from beginning
+    it prints what is there and goes on waiting.
+    """
+    settings = _settings(ctx, config)
+    from streams.commands import tail as command
+
+    wanted = command.Filter(topic.value, source_of(settings, source), queue, job)
+    _run(command.tail(settings, wanted, int(start) if start.isdecimal() else start, most, as_json=json))
+
+
+@config_app.command("check")
+def config_check(ctx: typer.Context, config: Files = None, json: Json = False) -> None:
+    """Name everything that is wrong with the settings; exits with 2 where something is."""
+    from streams.commands import config as command
+
+    raise typer.Exit(command.check(_files(ctx, config), as_json=json))
+
+
+@config_app.command("show")
+def config_show(ctx: typer.Context, config: Files = None, json: Json = False) -> None:
+    """Print the settings in force and where each comes from; secrets are masked."""
+    settings = _settings(ctx, config)
+    from streams.commands import config as command
+
+    raise typer.Exit(command.show(settings, as_json=json))
 
 
 def main() -> None:

@@ -60,6 +60,7 @@ class Keys:
             command(b"HMGET", self.base + b"meta", b"paused"),
             command(b"EXISTS", self.base + b"paused"),
         ]
+        self.limits = command(b"HMGET", self.base + b"meta", b"opts.maxLenEvents", b"version")
         self._zscore = {z: self._opening(3, b"ZSCORE", self.base + z.encode()) for z in ZSETS}
         self._lpos_active = self._opening(3, b"LPOS", self.base + b"active")
 

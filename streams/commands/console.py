@@ -30,3 +30,8 @@ def print_json(value: Any) -> None:
 def printable(text: str) -> str:
     """Text of other people's jobs, without what could steer the terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def text(value: str) -> Text:
+    """For a table's cell."""
+    return Text(printable(value))

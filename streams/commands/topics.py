@@ -10,6 +10,7 @@ from streams.commands import console, errors
 from streams.commands.findings import Finding, report
 from streams.settings import Settings
 
+ABSENT = "does not exist"
 APPLY = "run: bullmq-streams topics apply"
 
 
@@ -72,7 +73,7 @@ def _changed(topic: Wanted, found: Found) -> dict[str, str]:
 
 def _differences(topic: Wanted, found: Found | None) -> Iterator[Finding]:
     if found is None:
-        yield Finding("error", topic.name, "does not exist", APPLY)
+        yield Finding("error", topic.name, ABSENT, APPLY)
         return
     if found.partitions != topic.partitions:
         message = f"has {found.partitions} partitions, not {topic.partitions}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -115,3 +116,8 @@ def _tables(model: type[BaseModel], path: Path) -> Iterator[tuple[Path, type[Bas
             yield from _tables(inner, (*path, name))
         elif (*path, name) == ("sources",):
             yield ("sources", ANY), Source
+
+
+def toml(value: Any) -> str:
+    """A plain value as TOML spells it: JSON does for text, numbers, booleans and lists."""
+    return json.dumps(value, ensure_ascii=False)

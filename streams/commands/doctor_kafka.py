@@ -1,0 +1,90 @@
+"""What `doctor` asks of Kafka: can it be reached, are the topics right, are the rights there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+
+from streams import admin, topology
+from streams.admin import Cluster, TopicError
+from streams.commands import errors, topics
+from streams.commands.errors import CommandError
+from streams.commands.findings import Finding
+from streams.commands.reading import reader
+from streams.settings import Settings
+
+CHECK = "kafka"
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """All findings about the cluster."""
+    findings: list[Finding] = []
+    try:
+        with errors.kafka(settings):
+            async with admin.cluster(settings) as cluster:
+                async for finding in _examine(cluster, settings):
+                    findings.append(finding)  # noqa: PERF401 - those before an error are to be kept
+    except CommandError as error:
+        findings.append(Finding("error", CHECK, error.message, error.remedy))
+    return findings
+
+
+async def _examine(cluster: Cluster, settings: Settings) -> AsyncIterator[Finding]:
+    brokers, wanted = await cluster.brokers(), settings.kafka.replication_factor
+    yield Finding("ok", CHECK, f"{settings.kafka.bootstrap_servers}: {brokers} broker{'s' * (brokers != 1)}")
+    if wanted > brokers:
+        message = f"kafka.replication_factor is {wanted}, more than there are brokers"
+        yield Finding("error", CHECK, message, f"set it to {brokers} or less")
+    elif wanted == 1 < brokers:
+        message = "kafka.replication_factor is 1: a lost broker loses its partitions"
+        yield Finding("warning", CHECK, message, "set it to 3 before the topics are created")
+    yield await _auto_create(cluster)
+    compared = await topics.compare(cluster, settings)
+    for finding in compared:
+        yield finding
+    for finding in await _coordinators(cluster, settings):
+        yield finding
+    if all(finding.message != topics.ABSENT for finding in compared):
+        yield await _reading(settings)
+
+
+async def _auto_create(cluster: Cluster) -> Finding:
+    try:
+        value = await cluster.broker_config("auto.create.topics.enable")
+    except TopicError as error:
+        return Finding("info", CHECK, f"whether it creates topics by itself is not known: {error}")
+    if value == "true":
+        message = "auto.create.topics.enable is true: a topic can come into being with the wrong settings"
+        return Finding(
+            "warning", CHECK, message, "set it to false on the brokers, and run: bullmq-streams topics apply"
+        )
+    return Finding("ok", CHECK, "topics come into being only by topics apply")
+
+
+async def _coordinators(cluster: Cluster, settings: Settings) -> list[Finding]:
+    """Whether the groups and transactions may be used. That writing is allowed shows only when something is written."""
+    group = settings.worker.app_id
+    transaction = f"{settings.kafka.topic_prefix}.{settings.bridge.id}"
+    findings = []
+    for kind, name, operations in (("group", group, "Read"), ("transactional id", transaction, "Write and Describe")):
+        if (kind == "group") or settings.delivery == "exactly_once":
+            refusal = await cluster.coordinator_refusal(name, transactional=kind != "group")
+            if refusal:
+                remedy = f"give the Kafka user {operations} on the {kind} {name}"
+                findings.append(Finding("error", CHECK, f"the {kind} {name} may not be used: {refusal}", remedy))
+    return findings or [Finding("ok", CHECK, "consumer group and transactions may be used")]
+
+
+async def _reading(settings: Settings) -> Finding:
+    """Whether every topic may be read: a fetch at its end."""
+    try:
+        async with reader(settings) as kafka:
+            names = [settings.topic(topic.name) for topic in topology.TOPICS]
+            await kafka.try_fetch([p for name in names for p in await kafka.partitions(name)])
+    except TopicAuthorizationFailedError as error:
+        remedy = "give the Kafka user Read on all topics of the prefix"
+        return Finding("error", CHECK, f"may not be read: {error}", remedy)
+    except KafkaError as error:
+        return Finding("warning", CHECK, f"reading could not be tried: {error}", "run it again")
+    return Finding("ok", CHECK, "all topics may be read (writing is not tried: it would leave a trace)")
