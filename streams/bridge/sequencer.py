@@ -127,10 +127,11 @@ def _count(stream: Stream, mark: Mark, taken: Taken) -> None:
         lost = mark.added - stream.ordinal
         if lost > 0:
             stream.entries_lost += lost
-            taken.gaps.append(Gap(stream.position, mark.at, lost, "trimmed"))
+            taken.gaps.append(Gap(stream.settled, mark.at, lost, "trimmed"))
         else:
-            taken.gaps.append(Gap(stream.position, mark.at, None, "reset"))
+            taken.gaps.append(Gap(stream.settled, mark.at, None, "reset"))
     stream.ordinal = mark.added
+    stream.settled = mark.at
 
 
 def mark(stream: Stream, at: Id, added: int | None, *, paused: bool) -> Gap | None:

@@ -128,7 +128,7 @@ class Source:
         stream.dirty = True
         stream.snapshot = "pending" if self._settings.bridge.snapshot else "done"
         if self._settings.bridge.start == "end":
-            stream.position = stream.read_to = head.at
+            stream.position = stream.read_to = stream.settled = head.at
             stream.ordinal = head.added or 0
             return
         stream.ordinal = (head.added or 0) - head.length
@@ -148,7 +148,7 @@ class Source:
 
 def resume(stream: Stream, known: Checkpoint) -> None:
     """Go on where the checkpoint says."""
-    stream.position = stream.read_to = parse_id(known.position)
+    stream.position = stream.read_to = stream.settled = parse_id(known.position)
     stream.ordinal = known.entries_added
     stream.paused = known.paused
     stream.snapshot = known.snapshot

@@ -101,7 +101,8 @@ class Stream:
 
     `position` = the last entry handed on; `read_to` = the last one read; `taken_bytes` = size of what was handed
     on since the last turn; `ordinal` = how many entries the
-    stream had ever got when the one at `position` was its last (None: not known yet).
+    stream had ever got when the one at `position` was its last (None: not known yet); `settled` = the
+    position up to which that has been compared with Redis.
     """
 
     source: str
@@ -110,6 +111,7 @@ class Stream:
     position: Id = START
     read_to: Id = START
     ordinal: int | None = None
+    settled: Id = START
     paused: bool = False
     run_id: str = ""
     snapshot: str = "done"
