@@ -75,6 +75,15 @@ class Workers:
         await self.start()
         self._ends = [*getattr(self, "_ends", []), ended]
 
+    async def supervise(self) -> None:
+        """Start another whenever the first one ends by itself, until cancelled."""
+        while True:
+            code = await self.running[0].wait()
+            if code != 1:
+                self.bad_exits.append(code)
+            self.running.pop(0)
+            await self.start()
+
     async def _ended(self, process: asyncio.subprocess.Process, how: signal.Signals) -> None:
         try:
             code = await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)

@@ -161,12 +161,14 @@ async def own_broker(folder: Any) -> Any:
 
 @pytest.mark.slow
 async def test_a_broker_that_dies_and_comes_back_costs_no_event(tmp_path):
+    """Away for longer than the transaction timeout, it has fenced the producers: the worker ends and is restarted."""
     broker, prefix = await own_broker(tmp_path), f"engine-{uuid.uuid4().hex[:8]}"
     await cluster.create(broker.bootstrap, prefix)
     load, group = cluster.Load(prefix), storm.Workers(broker.bootstrap, prefix, {"linger_s": 0.0}, tmp_path)
     try:
         await group.start()
         await until_log(group, 1, "STARTED")
+        supervising = asyncio.create_task(group.supervise())
         sending = asyncio.create_task(load.send(broker.bootstrap, 30_000, 3_000))
         await asyncio.sleep(3)
         await asyncio.to_thread(broker.process.kill)
@@ -174,6 +176,7 @@ async def test_a_broker_that_dies_and_comes_back_costs_no_event(tmp_path):
         await asyncio.to_thread(broker.start)
         await sending
         await cluster.drained(broker.bootstrap, prefix, 90)
+        supervising.cancel()
         verdict = await cluster.judge(broker.bootstrap, load)
         assert verdict.exact, verdict
     finally:
