@@ -85,8 +85,15 @@ _LOOK: Final[tuple[_Check, ...]] = (
     ("found", _is_flag, "true or false"),
 )
 _JOB_NUMBERS: Final = (
-    "timestamp", "delay", "priority", "attempts_made", "attempts_started", "stalled_count", "processed_on", "finished_on",
-)  # fmt: skip
+    "timestamp",
+    "delay",
+    "priority",
+    "attempts_made",
+    "attempts_started",
+    "stalled_count",
+    "processed_on",
+    "finished_on",
+)
 
 
 def _require(value: Event, checks: tuple[_Check, ...]) -> None:

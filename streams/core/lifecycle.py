@@ -87,7 +87,7 @@ LEGAL: Final[dict[tuple[str | None, str], frozenset[str]]] = {
     (FAILED, ACTIVE): frozenset({"observed"}),
     (FAILED, DELAYED): frozenset({"observed"}),
     (FAILED, COMPLETED): frozenset({"observed"}),
-    **{(state, REMOVED): frozenset({"removed", "vanished", "replaced"}) for state in STATES},
+    **{(state, REMOVED): frozenset({"removed", "vanished", "replaced"}) for state in (None, *STATES)},
 }
 
 

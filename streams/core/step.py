@@ -83,8 +83,8 @@ class Step:
 
     def close(self, cause: str) -> None:
         """The job is gone."""
-        if self.row["seq"] or cause != "replaced":
-            self._tell(self.row["state"], lifecycle.REMOVED, lifecycle.REMOVED, cause, error=None, at=self.now)
+        state = self.row["state"] if self.row["seq"] else None
+        self._tell(state, lifecycle.REMOVED, lifecycle.REMOVED, cause, error=None, at=self.now)
         self.row = {}
 
     def _tell(self, state_from: str | None, to: str, source_to: str, cause: str, *, error: str | None, at: int) -> None:

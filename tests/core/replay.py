@@ -172,7 +172,8 @@ def expected_row(queue: dict[str, Any], job_id: str) -> dict[str, Any]:
     if place == "active" and job_id not in queue["locks"]:
         state = "stuck"
     return {
-        "id": job_id, "name": job["name"], "data": job["data"], "progress": 0 if job.get("progress") is None else job["progress"],
+        "id": job_id, "name": job["name"], "data": job["data"],
+        "progress": 0 if job.get("progress") is None else job["progress"],
         "delay": job.get("delay") or 0, "timestamp": job["timestamp"],
         "attempts_made": attempts_of(job, running=place == "active"),
         "finished_on": job.get("finished_on"), "processed_on": job.get("processed_on"),

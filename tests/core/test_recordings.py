@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -162,7 +163,7 @@ def test_transitions_are_a_chain_per_life(version, scenario):
     for chain in lives.values():
         assert [transition["seq"] for transition in chain] == list(range(1, len(chain) + 1))
         assert chain[0]["from"] is None
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in pairwise(chain):
             assert (after["from"], after["source_from"]) == (before["to"], before["source_to"])
             assert after["duration_ms"] == max(after["at"] - before["at"], 0)
         for transition in chain:
