@@ -1,0 +1,1 @@
+"""The worker: folds `events` into the table `JobStatus`, tells transitions and alerts, and keeps deadlines."""

@@ -1,0 +1,58 @@
+"""The worker as a whole: the Faust app, its HTTP server, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from streams import engine, telemetry, topology
+from streams.settings import Settings
+from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
+from streams.worker.meters import Meters
+
+log = logging.getLogger("streams.worker")
+
+GAUGES_INTERVAL_S: Final = 1.0
+_OUTPUTS: Final = (topology.TRANSITIONS, topology.ALERTS, topology.PROBES, topology.DEAD_LETTERS)
+
+
+def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchApp:
+    """The Faust app: `events` folded into the table `JobStatus`, whose changelog is `status`.
+
+    To be called inside the loop that will run it (RuntimeError otherwise). Connects to nothing yet.
+    """
+    meters = meters or Meters(telemetry.Metrics("worker"))
+    options = engine.EngineOptions(
+        app_id=settings.worker.app_id,
+        client=settings.kafka.client(),
+        events_topic=settings.topic(topology.EVENTS),
+        table_topic=settings.topic(topology.STATUS),
+        output_topics=tuple(settings.topic(name) for name in _OUTPUTS),
+        exactly_once=settings.delivery == "exactly_once",
+    )
+    return engine.build(options, JobStatusHandler(settings, meters))
+
+
+async def main(settings: Settings) -> int:
+    """Run until SIGTERM or Ctrl-C; returns the exit code."""
+    metrics = telemetry.Metrics("worker")
+    meters = Meters(metrics)
+    app = build_app(settings, meters)
+    port = settings.worker.http_port
+    async with telemetry.serve(settings.http_host, port, "worker.http_port", metrics, lambda: app.readiness().missing):
+        log.info("worker %s: %s", settings.worker.app_id, settings.kafka.bootstrap_servers)
+        gauges = asyncio.create_task(_keep_gauges(app, meters), name="gauges")
+        try:
+            return await engine.run(app, tick_interval_s=TICK_INTERVAL_S, on_started=lambda: log.info("ready"))
+        finally:
+            gauges.cancel()
+
+
+async def _keep_gauges(app: engine.BatchApp, meters: Meters) -> None:
+    while True:
+        meters.refresh()
+        restore_s = app.engine.stats.restore_s
+        if restore_s is not None:
+            meters.restored(restore_s)
+        await asyncio.sleep(GAUGES_INTERVAL_S)

@@ -1,0 +1,158 @@
+"""What the worker does with a record and with a tick: decode, fold, write. The engine does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from streams.core import alerts, deadlines
+from streams.core.events import REASONS, BadRecordError, Event, check
+from streams.core.fold import fold
+from streams.core.row import Row
+from streams.core.rules import AlertRule, Rules
+from streams.core.step import Result
+from streams.engine import BatchInfo, ConsumerRecord, Tx, Unwritable
+from streams.settings import Settings
+from streams.wire import JSONDecodeError, loads
+from streams.worker.index import PartitionIndex
+from streams.worker.meters import BatchMeter, Meters
+from streams.worker.outputs import Outputs
+
+TICK_INTERVAL_S = 0.25
+PROBES_PER_TICK = 500
+"""Most probes that one partition sends at one tick: a bound on what a restart after a long stop can ask at once."""
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The fold's rules, out of the settings."""
+    failed, stuck = settings.alerts.failed, settings.alerts.stuck
+    return Rules(
+        failed=AlertRule(failed.enabled, failed.severity),
+        stuck=AlertRule(stuck.enabled, stuck.severity),
+        check_interval_ms=int(stuck.check_interval_s * 1000),
+        verify_after_ms=int(settings.worker.verify_after_s * 1000),
+        retention_ms=int(settings.worker.retention_s * 1000),
+    )
+
+
+def decode(record: ConsumerRecord) -> Event:
+    """The record's event. Raises BadRecordError."""
+    if not record.value:
+        raise BadRecordError("not_json", "the value is empty")
+    try:
+        value = loads(record.value)
+    except JSONDecodeError as error:
+        raise BadRecordError("not_json", f"the value is no JSON: {error}") from None
+    return check(value, record.key)
+
+
+class JobStatusHandler:
+    """The engine's handler. Indexes and meters change only after a commit, so a batch may be folded again."""
+
+    def __init__(self, settings: Settings, meters: Meters) -> None:
+        self._rules = rules_of(settings)
+        self._outputs = Outputs(settings)
+        self._meters = meters
+        self._verify_per_tick = max(int(settings.worker.verify_per_s * TICK_INTERVAL_S), 1)
+        self._indexes: dict[int, PartitionIndex] = {}
+        self._batches: dict[int, tuple[Tx, BatchMeter]] = {}
+
+    def on_record(self, tx: Tx, record: ConsumerRecord) -> None:
+        """Fold one record of `events`; what cannot be folded is set aside."""
+        meter = self._meter_of(tx)
+        try:
+            event = decode(record)
+        except BadRecordError as error:
+            self._outputs.dead_letter(tx, record, error)
+            meter.dead_letters.append(error.reason)
+            return
+        key: bytes = record.key
+        row = tx.get(key)
+        result = fold(row, event, self._rules)
+        meter.events.append((event["source"], event["queue"]))
+        if result.row is not row:
+            tx.put(key, result.row)
+        self._tell(tx, key, result, record.timestamp, meter)
+        if result.ask:
+            self._outputs.probe(tx, key, event, deadlines.PROBE, record.timestamp)
+
+    def on_unwritable(self, tx: Tx, record: ConsumerRecord | None, error: Unwritable) -> None:
+        """A record whose row or output Kafka does not take: set aside; the row stays as it was."""
+        if record is None:
+            return
+        reason = error.reason if error.reason in REASONS else "wrong_type"
+        self._outputs.dead_letter(tx, record, BadRecordError(reason, str(error)))
+        self._meter_of(tx).dead_letters.append(reason)
+
+    def on_tick(self, tx: Tx, now_ms: int) -> None:
+        """Look after the rows that are due: ask about them, or let them go."""
+        index = self._indexes.get(tx.partition)
+        if index is None:
+            return
+        meter = self._meter_of(tx)
+        verified = 0
+        for key in index.due_keys(now_ms):
+            if len(meter.asked) >= PROBES_PER_TICK or verified >= self._verify_per_tick:
+                break
+            row = tx.get(key)
+            visit = deadlines.visit(row, now_ms) if row is not None else None
+            if row is None or visit is None:
+                continue
+            verified += visit.action == deadlines.VERIFY
+            self._visit(tx, key, row, visit, now_ms, meter)
+
+    def _visit(self, tx: Tx, key: bytes, row: Row, visit: deadlines.Visit, now_ms: int, meter: BatchMeter) -> None:
+        if visit.action == deadlines.EXPIRE:
+            for alert in alerts.expire(row, key.decode(), now_ms):
+                self._outputs.alert(tx, alert, now_ms)
+                meter.alerts.append((alert["rule"], alert["status"]))
+            tx.put(key, None)
+            return
+        address = {"source": row["source"], "queue": row["queue"], "job_id": row["id"]}
+        self._outputs.probe(tx, key, address, visit.action, now_ms)
+        meter.asked.append(key)
+        meter.now_ms = now_ms
+
+    def on_recovered(self, partition: int, rows: Mapping[bytes, bytes]) -> None:
+        """The table of a partition is complete: build its index."""
+        index = self._indexes[partition] = PartitionIndex()
+        for key, raw in rows.items():
+            index.put(key, loads(raw))
+        self._meters.assigned(partition, index)
+
+    def on_committed(self, partition: int, staged: Mapping[bytes, Row | None], batch: BatchInfo) -> None:
+        """A batch is on Kafka: now the index and the metrics may know."""
+        index = self._indexes.get(partition)
+        _, meter = self._batches.pop(partition, (None, None))
+        if index is not None:
+            for key, row in staged.items():
+                if row is None:
+                    index.drop(key)
+                else:
+                    index.put(key, row)
+            if meter is not None and meter.asked:
+                index.asked(meter.asked, meter.now_ms)
+        if meter is not None:
+            self._meters.committed(meter, batch)
+
+    def on_revoked(self, partitions: set[int]) -> None:
+        """These partitions are somebody else's now."""
+        for partition in partitions:
+            self._indexes.pop(partition, None)
+            self._batches.pop(partition, None)
+            self._meters.revoked(partition)
+
+    def _tell(self, tx: Tx, key: bytes, result: Result, timestamp_ms: int, meter: BatchMeter) -> None:
+        for transition in result.transitions:
+            self._outputs.transition(tx, key, transition, timestamp_ms)
+            meter.transitions.append(transition)
+        for alert in result.alerts:
+            self._outputs.alert(tx, alert, timestamp_ms)
+            meter.alerts.append((alert["rule"], alert["status"]))
+        meter.anomalies.extend(result.anomalies)
+
+    def _meter_of(self, tx: Tx) -> BatchMeter:
+        """The meter of this very transaction: a batch that is folded again starts to count anew."""
+        known = self._batches.get(tx.partition)
+        if known is None or known[0] is not tx:
+            known = self._batches[tx.partition] = (tx, BatchMeter())
+        return known[1]

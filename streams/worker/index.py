@@ -1,0 +1,117 @@
+"""What a worker knows of its rows without reading them: when each is due, its state, its open alerts.
+
+One index per assigned partition: rebuilt from the rows on recovery, moved on by committed batches only, so an
+aborted batch leaves no trace. Keys wait in buckets by due time; a bucket may hold keys that have moved on since,
+they are passed over when their bucket comes up. A key whose due time lies in the past goes to a bucket of the past.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any, Final, NamedTuple
+
+from streams.core.row import NOTES, Row
+
+BUCKET_MS: Final = 250
+FIRST_RETRY_MS: Final = 2_000
+MAX_RETRY_MS: Final = 60_000
+
+
+class Group(NamedTuple):
+    """What rows are counted by."""
+
+    source: str
+    queue: str
+    state: str
+
+
+class PartitionIndex:
+    """The rows of one partition, by due time."""
+
+    __slots__ = ("_asked", "_buckets", "_due", "_group", "_heap", "_interned", "_overdue", "alerts", "counts")
+
+    def __init__(self) -> None:
+        self._due: dict[bytes, int] = {}
+        self._group: dict[bytes, Group] = {}
+        self._interned: dict[tuple[str, str, str], Group] = {}
+        self._buckets: dict[int, list[bytes]] = {}
+        self._heap: list[int] = []
+        self._overdue: dict[bytes, None] = {}
+        self._asked: dict[bytes, int] = {}
+        self.counts: dict[Group, int] = {}
+        self.alerts: dict[bytes, tuple[str, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def put(self, key: bytes, row: Row) -> None:
+        """The row as it now stands."""
+        notes = row[NOTES]
+        self._regroup(key, row)
+        due: int = notes["due"]
+        if self._due.get(key) != due:
+            self._due[key] = due
+            self._overdue.pop(key, None)
+            self._enqueue(key, due)
+        if self._asked:
+            self._asked.pop(key, None)
+        opened: dict[str, Any] | None = notes.get("alerts")
+        if opened:
+            self.alerts[key] = tuple(opened)
+        elif self.alerts:
+            self.alerts.pop(key, None)
+
+    def drop(self, key: bytes) -> None:
+        """The row is gone."""
+        self._due.pop(key, None)
+        self._overdue.pop(key, None)
+        self._asked.pop(key, None)
+        self.alerts.pop(key, None)
+        group = self._group.pop(key, None)
+        if group is not None:
+            self.counts[group] -= 1
+
+    def due_keys(self, now_ms: int) -> list[bytes]:
+        """Keys that are due, the longest overdue first. Takes nothing out: `asked` and `put` move them on."""
+        self._sweep(now_ms)
+        return list(self._overdue)
+
+    def asked(self, keys: list[bytes], now_ms: int) -> None:
+        """These keys were looked after: they come up again, later each time, unless an answer moves them on."""
+        for key in keys:
+            if key in self._due:
+                tries = self._asked.get(key, 0)
+                self._asked[key] = tries + 1
+                self._due[key] = due = now_ms + min(FIRST_RETRY_MS << min(tries, 10), MAX_RETRY_MS)
+                self._enqueue(key, due)
+                self._overdue.pop(key, None)
+
+    def _sweep(self, now_ms: int) -> None:
+        """Forget what waits in buckets of the past and has moved on. Changes nothing that can be seen."""
+        while self._heap and (self._heap[0] + 1) * BUCKET_MS <= now_ms:
+            bucket = heapq.heappop(self._heap)
+            for key in self._buckets.pop(bucket):
+                if self._due.get(key, -1) // BUCKET_MS == bucket:
+                    self._overdue[key] = None
+
+    def _enqueue(self, key: bytes, due: int) -> None:
+        bucket = due // BUCKET_MS
+        keys = self._buckets.get(bucket)
+        if keys is None:
+            self._buckets[bucket] = [key]
+            heapq.heappush(self._heap, bucket)
+        else:
+            keys.append(key)
+
+    def _regroup(self, key: bytes, row: Row) -> None:
+        was = self._group.get(key)
+        name = (row["source"], row["queue"], row["state"])
+        if was == name:
+            return
+        group = self._interned.get(name)
+        if group is None:
+            group = self._interned[name] = Group(*name)
+        self._group[key] = group
+        self.counts[group] = self.counts.get(group, 0) + 1
+        if was is not None:
+            self.counts[was] -= 1

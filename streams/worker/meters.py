@@ -1,0 +1,111 @@
+"""What the worker counts: collected while a batch is folded, told to the metrics once it is committed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from streams.core import lifecycle as lc
+from streams.engine import BatchInfo
+from streams.telemetry import Metrics
+from streams.worker.index import Group, PartitionIndex
+
+SAMPLES_PER_BATCH: Final = 64
+"""Records of a batch whose delay is measured: evenly spread, so a batch of thousands costs no more than a small one."""
+
+
+class BatchMeter:
+    """What one transaction would add to the metrics. A batch that is folded again gets a new one."""
+
+    __slots__ = ("alerts", "anomalies", "asked", "dead_letters", "events", "now_ms", "transitions")
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.transitions: list[dict[str, Any]] = []
+        self.alerts: list[tuple[str, str]] = []
+        self.anomalies: list[str] = []
+        self.dead_letters: list[str] = []
+        self.asked: list[bytes] = []
+        self.now_ms = 0
+
+
+class Meters:
+    """The worker's metrics, and the indexes that its gauges are read from."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._indexes: dict[int, PartitionIndex] = {}
+        self._batch_s = metrics.child("worker_batch_seconds")
+        self._end_to_end_s = metrics.child("end_to_end_seconds")
+
+    def assigned(self, partition: int, index: PartitionIndex) -> None:
+        """Count the rows of a partition from now on."""
+        self._indexes[partition] = index
+
+    def revoked(self, partition: int) -> None:
+        """Count them no more."""
+        self._indexes.pop(partition, None)
+
+    def restored(self, seconds: float) -> None:
+        """The last recovery took so long."""
+        self._metrics.set("table_restore_seconds", seconds)
+
+    def committed(self, meter: BatchMeter, batch: BatchInfo) -> None:
+        """Add a committed batch."""
+        child = self._metrics.child
+        for queue, count in Counter(meter.events).items():
+            child("worker_events_total", *queue).inc(count)
+        for reason, count in Counter(meter.dead_letters).items():
+            child("worker_dead_letters_total", reason).inc(count)
+        for kind, count in Counter(meter.anomalies).items():
+            child("worker_anomalies_total", kind).inc(count)
+        for alert, count in Counter(meter.alerts).items():
+            child("alerts_total", *alert).inc(count)
+        self._count_transitions(meter.transitions)
+        self._measure(batch)
+
+    def _count_transitions(self, transitions: list[dict[str, Any]]) -> None:
+        child = self._metrics.child
+        moves = Counter((t["source"], t["queue"], t["from"] or "", t["to"]) for t in transitions)
+        for move, count in moves.items():
+            child("worker_transitions_total", *move).inc(count)
+        for transition in transitions:
+            if transition["duration_ms"] is None or transition["observed"]:
+                continue
+            name = _timed(transition["from"], transition["to"])
+            if name is not None:
+                duration_s = transition["duration_ms"] / 1000
+                child(name, transition["source"], transition["queue"]).observe(duration_s)
+
+    def _measure(self, batch: BatchInfo) -> None:
+        self._batch_s.observe(batch.seconds)
+        for fetch in batch.fetches:
+            for record in fetch[:: max(len(fetch) * len(batch.fetches) // SAMPLES_PER_BATCH, 1)]:
+                self._end_to_end_s.observe(max(batch.committed_at_ms - record.timestamp, 0) / 1000)
+
+    def refresh(self) -> None:
+        """Set the gauges; called every second, since counting groups is cheap and rows are not looked at."""
+        jobs: Counter[Group] = Counter()
+        firing = dict.fromkeys(("failed", "stuck"), 0)
+        for index in self._indexes.values():
+            jobs.update(index.counts)
+            for rules in index.alerts.values():
+                for rule in rules:
+                    firing[rule] += 1
+        self._metrics.replace("jobs", _complete(jobs))
+        self._metrics.replace("alerts_firing", {(rule,): count for rule, count in firing.items()})
+        self._metrics.set("table_rows", sum(len(index) for index in self._indexes.values()))
+
+
+def _timed(state_from: str, to: str) -> str | None:
+    """The histogram that the time in `from` belongs to."""
+    if state_from == lc.ACTIVE:
+        return "job_run_seconds"
+    return "job_wait_seconds" if state_from in lc.READY and to == lc.ACTIVE else None
+
+
+def _complete(jobs: Mapping[Group, int]) -> dict[tuple[str, ...], float]:
+    """Every state of every known queue, zeros too: an absent series cannot be told from a dead process."""
+    queues = {(group.source, group.queue) for group in jobs}
+    return {(*queue, state): float(jobs.get(Group(*queue, state), 0)) for queue in queues for state in lc.STATES}

@@ -1,0 +1,80 @@
+"""What the worker writes beside its rows: transitions, alerts, probes and dead letters, as records for Kafka."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import Any
+
+from streams import topology
+from streams.core.events import BadRecordError, Event
+from streams.core.job import escape, partition_of
+from streams.engine import ConsumerRecord, Tx
+from streams.settings import Settings
+from streams.wire import NO_HEADERS, cloud_event, dumps
+
+DEAD_LETTER_VALUE_BYTES = 800_000
+
+
+@lru_cache(maxsize=4096)
+def ce_source(source: str, queue: str) -> str:
+    """`/<source>/<queue>`, escaped as in a key."""
+    return f"/{escape(source)}/{escape(queue)}"
+
+
+class Outputs:
+    """Builds the records; topic names and the partition count come from the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._transitions = settings.topic(topology.TRANSITIONS)
+        self._alerts = settings.topic(topology.ALERTS)
+        self._probes = settings.topic(topology.PROBES)
+        self._dead_letters = settings.topic(topology.DEAD_LETTERS)
+        self._partitions = settings.kafka.partitions
+
+    def transition(self, tx: Tx, key: bytes, value: dict[str, Any], timestamp_ms: int) -> None:
+        """One change of state (contract 2.3)."""
+        headers = cloud_event(
+            f"{key.decode()}@{value['life']}/{value['seq']}",
+            "bullmq.job.transition.v1",
+            ce_source(value["source"], value["queue"]),
+            value["at"],
+        )
+        tx.emit(self._transitions, key, dumps(value), headers, timestamp_ms)
+
+    def alert(self, tx: Tx, value: dict[str, Any], timestamp_ms: int) -> None:
+        """An alert that has opened or ended (contract 2.4); it goes to the partition of its fingerprint."""
+        key = value["fingerprint"].encode()
+        headers = cloud_event(
+            f"{value['fingerprint']}/{value['starts_at']}/{value['status']}",
+            "bullmq.alert.v1",
+            ce_source(value["source"], value["queue"]),
+            value["ends_at"] or value["starts_at"],
+        )
+        tx.emit(self._alerts, key, dumps(value), headers, timestamp_ms, partition_of(key, self._partitions))
+
+    def probe(self, tx: Tx, key: bytes, event: Event, reason: str, now_ms: int) -> None:
+        """Ask the bridge to look at a job; `event` is anything that names it (an event, a row's address)."""
+        value = {
+            "source": event["source"],
+            "queue": event["queue"],
+            "job_id": event["job_id"],
+            "reason": reason,
+            "asked_at": now_ms,
+        }
+        tx.emit(self._probes, key, dumps(value), NO_HEADERS, now_ms)
+
+    def dead_letter(self, tx: Tx, record: ConsumerRecord, error: BadRecordError) -> None:
+        """Set a record aside as it came, with where it came from and what is wrong with it (contract 2.5)."""
+        value, headers = record.value, [
+            ("dlq_topic", record.topic.encode()),
+            ("dlq_partition", str(record.partition).encode()),
+            ("dlq_offset", str(record.offset).encode()),
+            ("dlq_reason", error.reason.encode()),
+            ("dlq_error", str(error).encode("utf-8", "replace")),
+            ("dlq_at", str(int(time.time() * 1000)).encode()),
+        ]  # fmt: skip
+        if value is not None and len(value) > DEAD_LETTER_VALUE_BYTES:
+            headers.append(("dlq_length", str(len(value)).encode()))
+            value = value[:DEAD_LETTER_VALUE_BYTES]
+        tx.emit(self._dead_letters, record.key, value, headers, record.timestamp, 0)
