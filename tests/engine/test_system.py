@@ -239,6 +239,21 @@ async def test_aborted_between_sends_and_commit_the_batch_is_folded_again_and_ex
     assert running.app.engine.stats.aborted == 4
 
 
+async def test_records_a_dropped_fetch_took_are_read_again_though_nothing_was_committed(kafka, prefix):
+    load = cluster.Load(prefix)
+    async with Running(kafka, prefix) as running:
+        consumer = running.app.consumer
+        consumer.sought.clear()  # as at a rebalance
+        await asyncio.sleep(0.5)
+        await load.send(kafka, 500)
+        tps = frozenset(part.tp for part in running.app.engine.parts.values())
+        assert await consumer._getmany(tps, 5.0)  # dropped
+        await consumer.perform_seek()
+        await cluster.drained(kafka, prefix, 30)
+    verdict = await cluster.judge(kafka, load)
+    assert verdict.exact, verdict
+
+
 async def test_a_second_owner_fences_the_first_and_nothing_of_that_is_applied(kafka, prefix):
     load = cluster.Load(prefix)
     async with Running(kafka, prefix) as running:
