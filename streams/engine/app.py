@@ -46,6 +46,9 @@ class BatchApp(faust.App):
         recovery = not self.should_stop and self.engine.recovered_all
         return Readiness(bool(broker.kafka), bool(broker.topics), recovery, broker.trouble)
 
+    def _create_directories(self) -> None:
+        """Make none. The table is in memory, and the working directory may not be writable."""
+
     async def on_stop(self) -> None:
         """End the transactions in flight before anything else is taken down."""
         await self.engine.stop()

@@ -106,7 +106,15 @@ PRIVATE: Final[tuple[Private, ...]] = (
     ),
     Private(
         "faust.app.base:App",
-        ("transport", "on_stop", "consumer_generation_id", "monitor", "create_event", "assignor"),
+        (
+            "transport",
+            "on_stop",
+            "consumer_generation_id",
+            "monitor",
+            "create_event",
+            "assignor",
+            "_create_directories",
+        ),
         "own transport; generation of a fetch; books",
     ),
     Private("mode.services:Service", ("_stopped", "_crashed", "crash"), "own main instead of the Worker"),

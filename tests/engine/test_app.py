@@ -89,6 +89,12 @@ async def test_every_server_is_given_to_faust_and_nothing_is_declared():
     assert app.conf.id == PREFIX
 
 
+async def test_nothing_is_made_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    await build(options("a:1", PREFIX), Counting(TOPICS)).on_first_start()
+    assert list(tmp_path.iterdir()) == []
+
+
 class FakeAdmin:
     """Topics with their partition counts; raises `error` while it is set."""
 
