@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from streams.core import entries, looks
-from streams.core.events import OBSERVED, OPENS_NO_LIFE, Event, order_of
+from streams.core.events import OBSERVED, OPENS_NO_LIFE, Event, is_after
 from streams.core.row import Row
 from streams.core.rules import DEFAULT_RULES, Rules
 from streams.core.step import Result, Step
@@ -23,13 +23,12 @@ def fold(row: Row | None, event: Event, rules: Rules = DEFAULT_RULES) -> Result:
     """
     if not event["job_id"]:
         return Result(row)
-    observed_at = event.get("observed_at") if event["event"] == OBSERVED else None
-    order = order_of(event["stream_id"], observed_at)
-    if row is not None and order <= order_of(row["position"], row["observed_at"]):
+    observed_at = event["observed_at"] if event["event"] == OBSERVED else None
+    if row is not None and not is_after(event["stream_id"], observed_at, row["position"], row["observed_at"]):
         return Result(row)
-    if event["event"] == OBSERVED:
-        return _look(row, event, rules, order.observed_at)
-    return _entry(row, event, rules, order.ms)
+    if observed_at is not None:
+        return _look(row, event, rules, observed_at)
+    return _entry(row, event, rules, int(event["stream_id"].partition("-")[0]))
 
 
 def _entry(row: Row | None, event: Event, rules: Rules, ms: int) -> Result:

@@ -30,7 +30,12 @@ def unescape(part: str) -> str:
 
 def job_key(source: str, queue: str, job_id: str) -> str:
     """`<source>/<queue>/<jobId>`; the job id is taken as it is, so it may hold slashes."""
-    return f"{escape(source)}/{escape(queue)}/{job_id}"
+    return _queue_prefix(source, queue) + job_id
+
+
+@lru_cache(maxsize=1 << 14)
+def _queue_prefix(source: str, queue: str) -> str:
+    return f"{escape(source)}/{escape(queue)}/"
 
 
 def parse_key(key: str) -> JobKey:

@@ -38,23 +38,18 @@ class Result:
 class Step:
     """The working copy of a row while one event is applied; `now` = the event's ms (a look: `observed_at`)."""
 
-    __slots__ = ("alerts", "anomalies", "event", "job", "key", "now", "row", "rules", "transitions")
+    __slots__ = ("alerts", "anomalies", "event", "job", "now", "observed", "row", "rules", "transitions")
 
     def __init__(self, row: Row | None, event: Event, rules: Rules, now: int) -> None:
         self.row: Row = dict(row) if row is not None else {}
         self.event = event
         self.rules = rules
         self.now = now
-        self.key = job_key(event["source"], event["queue"], event["job_id"])
+        self.observed = event["event"] == OBSERVED
         self.job = self._own_hash(event.get("job"))
         self.transitions: list[Transition] = []
         self.alerts: list[Alert] = []
         self.anomalies: list[str] = []
-
-    @property
-    def observed(self) -> bool:
-        """Whether this step is a look at the source, not an entry."""
-        return bool(self.event["event"] == OBSERVED)
 
     def _own_hash(self, job: Job | None) -> Job | None:
         """None for the hash of a later life: an entry may be older than the hash that was read for it."""
@@ -62,6 +57,11 @@ class Step:
             return job or None
         same = job.get("timestamp") == self.row["timestamp"] or "timestamp" in self.row["estimated"]
         return job if same else None
+
+    @property
+    def key(self) -> str:
+        """The job's key."""
+        return job_key(self.event["source"], self.event["queue"], self.event["job_id"])
 
     def begin(self, life: int) -> None:
         """Open a new life; what was there under this key is closed first."""
