@@ -13,6 +13,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
     KafkaError,
     TopicAlreadyExistsError,
     TransactionalIdAuthorizationFailed,
@@ -99,12 +100,17 @@ class Cluster:
         await client.bootstrap()
         try:
             kind = CoordinationType.TRANSACTION if transactional else CoordinationType.GROUP
-            await asyncio.wait_for(client.coordinator_lookup(kind, name), TIMEOUT_S)
+            await asyncio.wait_for(_look_up(client, kind, name), TIMEOUT_S)
         except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed) as error:
             return str(error.description)
         finally:
             await client.close()
         return ""
+
+    async def partitions(self) -> dict[str, int]:
+        """Number of partitions of every topic there is."""
+        topics = await self._client.describe_topics()
+        return {topic["topic"]: len(topic["partitions"]) for topic in topics if topic["error_code"] == 0}
 
     async def describe(self, names: Iterable[str]) -> dict[str, Found]:
         """Those of the topics that exist. Raises TopicError where one may not be described.
@@ -162,6 +168,17 @@ class Cluster:
             if all(t["error_code"] == 0 and all(p["leader"] >= 0 for p in t["partitions"]) for t in topics):
                 return
             await asyncio.sleep(0.1)
+
+
+async def _look_up(client: AIOKafkaClient, kind: int, name: str) -> None:
+    """Find the coordinator; where nobody ever needed one, asking makes the broker set it up, which takes a moment."""
+    while True:
+        try:
+            await client.coordinator_lookup(kind, name)
+        except GroupCoordinatorNotAvailableError:
+            await asyncio.sleep(0.2)
+        else:
+            return
 
 
 def _entries(responses: Iterable[Any]) -> dict[str, list[dict[str, Any]]]:

@@ -81,7 +81,7 @@ async def _reading(settings: Settings) -> Finding:
     try:
         async with reader(settings) as kafka:
             names = [settings.topic(topic.name) for topic in topology.TOPICS]
-            await kafka.try_fetch([p for name in names for p in await kafka.partitions(name)])
+            await kafka.try_fetch([p for name in names for p in kafka.partitions(name)])
     except TopicAuthorizationFailedError as error:
         remedy = "give the Kafka user Read on all topics of the prefix"
         return Finding("error", CHECK, f"may not be read: {error}", remedy)

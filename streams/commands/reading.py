@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
+from streams import admin
 from streams.commands.errors import CommandError
 from streams.settings import Settings
 
@@ -32,9 +33,12 @@ async def reader(settings: Settings) -> AsyncIterator[Reader]:
         max_partition_fetch_bytes=4 << 20,
         request_timeout_ms=10_000,
     )
+    async with admin.cluster(settings) as cluster:
+        # The sizes of all topics: a consumer that asks for one by name could create it.
+        sizes = await cluster.partitions()
     await consumer.start()
     try:
-        yield Reader(consumer)
+        yield Reader(consumer, sizes)
     finally:
         await consumer.stop()
 
@@ -42,19 +46,15 @@ async def reader(settings: Settings) -> AsyncIterator[Reader]:
 class Reader:
     """Reads whole topics; belongs to no group and leaves no trace."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, sizes: Mapping[str, int]) -> None:
         self._consumer = consumer
-        self._topics: set[str] | None = None
+        self._sizes = sizes
 
-    async def partitions(self, topic: str) -> list[TopicPartition]:
+    def partitions(self, topic: str) -> list[TopicPartition]:
         """All partitions of a topic. Raises CommandError where there is none."""
-        if self._topics is None:
-            # All topics' metadata: asking for one by name could create it.
-            self._topics = await self._consumer.topics()
-        numbers = self._consumer.partitions_for_topic(topic) if topic in self._topics else None
-        if not numbers:
+        if topic not in self._sizes:
             raise CommandError(f"topic {topic} does not exist", "run: bullmq-streams topics apply")
-        return [TopicPartition(topic, number) for number in sorted(numbers)]
+        return [TopicPartition(topic, number) for number in range(self._sizes[topic])]
 
     async def to_end(
         self, partitions: Sequence[TopicPartition], since_ms: int | None = None

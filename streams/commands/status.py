@@ -66,7 +66,7 @@ async def count_jobs(kafka: Reader, settings: Settings, only: QueueName | None) 
     """Count the rows by queue and state. One partition after the other, so that memory holds the keys of one."""
     queues: dict[QueueName, Queue] = {}
     prefix = job_key(*only, "").encode() if only else b""
-    for partition in await kafka.partitions(settings.topic(topology.STATUS)):
+    for partition in kafka.partitions(settings.topic(topology.STATUS)):
         states: dict[bytes, str] = {}
         async for records in kafka.to_end([partition]):
             for key, value in _newest(records, prefix).items():
@@ -90,7 +90,7 @@ async def add_heartbeats(
     kafka: Reader, settings: Settings, queues: dict[QueueName, Queue], only: QueueName | None
 ) -> None:
     """Take lag, losses and pause from the newest heartbeat of each queue; a queue without jobs appears by it."""
-    partitions = await kafka.partitions(settings.topic(topology.HEALTH))
+    partitions = kafka.partitions(settings.topic(topology.HEALTH))
     for window_s in HEARTBEAT_WINDOWS_S:
         async for value in _heartbeats(kafka, partitions, int((time.time() - window_s) * 1000)):
             name = (value["source"], value["queue"])
@@ -116,7 +116,7 @@ def _headers(record: Record) -> set[tuple[bytes, bytes]]:
 async def count_alerts(kafka: Reader, settings: Settings, only: QueueName | None) -> dict[str, int]:
     """Alerts that fire now, by rule; rules without one are there with 0."""
     firing: dict[bytes, dict[str, Any]] = {}
-    async for records in kafka.to_end(await kafka.partitions(settings.topic(topology.ALERTS))):
+    async for records in kafka.to_end(kafka.partitions(settings.topic(topology.ALERTS))):
         for key, value in _newest(records).items():
             alert = wire.loads(value) if value else {}
             if alert.get("status") == "firing" and only in (None, (alert["source"], alert["queue"])):
@@ -149,7 +149,7 @@ async def job(settings: Settings, source: str, queue: str, job_id: str, *, as_js
 
 async def find(kafka: Reader, settings: Settings, key: bytes) -> bytes | None:
     """The newest value of a key on `status`, out of the one partition that it can be in."""
-    partitions = await kafka.partitions(settings.topic(topology.STATUS))
+    partitions = kafka.partitions(settings.topic(topology.STATUS))
     value: bytes | None = None
     async for records in kafka.to_end([partitions[partition_of(key, len(partitions))]]):
         for record in records:

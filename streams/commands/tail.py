@@ -94,7 +94,7 @@ async def _print(
 
 
 async def _records(kafka: Reader, settings: Settings, wanted: Filter, start: str | int) -> AsyncIterator[Record]:
-    partitions = await kafka.partitions(settings.topic(wanted.topic))
+    partitions = kafka.partitions(settings.topic(wanted.topic))
     await kafka.seek(wanted.partitions(partitions), start)
     async for records in kafka.onwards():
         for record in records:
