@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_VALUE_BYTES: Final = 900_000
 _KEPT_BYTES: Final = 800_000
+_MAX_KEY_BYTES: Final = 10_000
 _AHEAD_MS: Final = 60_000
 _LONG_FIELD: Final = 10_000
 
@@ -46,14 +47,17 @@ class Encoder:
         self._types: dict[str, list[tuple[str, bytes]]] = {}
         self._jobs: dict[int, wire.Raw] = {}
         self._latest_ms = 0
+        self.set_aside: list[str] = []
+        """Reasons of this turn's dead letters."""
 
     def begin(self) -> None:
         """Start of a turn: hashes of the last one are forgotten."""
         self._jobs.clear()
+        self.set_aside.clear()
         self._latest_ms = self._now_ms() + _AHEAD_MS
 
     def entry(self, entry: Entry) -> list[Record]:
-        """The entry's record on events; beside it what had to be set aside."""
+        """The entry's record on events, and what had to be set aside of it."""
         value: dict[str, Any] = {
             "source": self._stream.source,
             "queue": self._stream.queue,
@@ -114,9 +118,11 @@ class Encoder:
             extra.append(self._not_text(value, item))
             value = clean(value)
             encoded, key = wire.dumps(value), f"{self._prefix}{value['job_id']}".encode()
-        if len(encoded) + len(key) > MAX_VALUE_BYTES:
+        if len(encoded) > MAX_VALUE_BYTES or len(key) > _MAX_KEY_BYTES:
             extra.append(self._dead(_id_of(item), item.job_id, encoded, "too_large", f"{len(encoded)} bytes"))
             encoded = wire.dumps(slim(value))
+            if len(encoded) > MAX_VALUE_BYTES or len(key) > _MAX_KEY_BYTES:
+                return extra
         at = min(at_ms, self._latest_ms)
         record = Record(topology.EVENTS, partition_of(key, self._partitions), key, encoded, at, headers)
         return [record, *extra]
@@ -142,7 +148,7 @@ class Encoder:
         headers = [
             ("ce_specversion", b"1.0"),
             ("content-type", b"application/json"),
-            ("ce_type", b"bullmq.%b.%b.v1" % (kind.encode(), _bytes(event))),
+            ("ce_type", b"bullmq.%b.%b.v1" % (kind.encode(), _bytes(event[:_LONG_FIELD]))),
             self._source_header,
         ]
         if len(self._types) < 1000:  # noqa: PLR2004 - custom events may bear any name
@@ -150,7 +156,8 @@ class Encoder:
         return headers
 
     def _dead(self, stream_id: str, job_id: str, value: bytes, reason: str, error: str) -> Record:
-        key = _bytes(self._prefix + job_id)
+        self.set_aside.append(reason)
+        key = _bytes(self._prefix + job_id)[:_MAX_KEY_BYTES]
         now = self._now_ms()
         headers = [
             ("dlq_stream", self._stream.keys.events),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HEAD_WIDTH = 4
 _PER_TURN = 200
+_PATIENCE_S = 5.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,10 +57,11 @@ class Ask:
     read: Callable[[list[Any]], list[Look]]
 
 
-def asks(stream: Stream) -> Iterator[Ask]:
+def asks(stream: Stream, now_s: float) -> Iterator[Ask]:
     """What is to be looked at now. Nothing while earlier looks wait for entries to pass them."""
-    if stream.looks:
+    if stream.looks and not _given_up(stream, now_s):
         return
+    stream.looked_at_s = now_s
     if stream.wanted:
         wanted = dict(islice(stream.wanted.items(), _PER_TURN))
         yield _ask_jobs(stream, wanted, lambda: _answered(stream, wanted))
@@ -69,6 +71,16 @@ def asks(stream: Stream) -> Iterator[Ask]:
             yield _ask_jobs(stream, dict.fromkeys(ids, walk.reason), _advance(walk, len(ids)))
         elif walk.places:
             yield _ask_page(stream, walk)
+
+
+def _given_up(stream: Stream, now_s: float) -> bool:
+    """Whether looks have waited for entries that were trimmed meanwhile: then they are made again."""
+    if stream.buffer or now_s - stream.looked_at_s < _PATIENCE_S:
+        return False
+    for look in stream.looks:
+        stream.wanted.setdefault(look.job_id, look.reason)
+    stream.looks.clear()
+    return True
 
 
 def _answered(stream: Stream, wanted: dict[str, str]) -> None:

@@ -6,10 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Final
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +17,18 @@ _LONGEST_S: Final = 10.0
 class Outage:
     """What is missing right now, by name (`kafka`, `topics`, `redis`)."""
 
-    def __init__(self, expected: Iterable[str] = ()) -> None:
-        """`expected` = what counts as missing until it has answered once."""
-        self._expected = set(expected)
+    def __init__(self) -> None:
+        self._expected: set[str] = set()
         self._away: dict[str, float] = {}
         self._tries: dict[str, int] = {}
 
+    def expect(self, what: str) -> None:
+        """It counts as missing until it has answered once."""
+        self._expected.add(what)
+
     @property
     def missing(self) -> list[str]:
-        """For readiness: the kinds of what is missing, in order."""
+        """For readiness: the kinds of what is missing, each once."""
         return sorted({what.partition(" ")[0] for what in (*self._away, *self._expected)})
 
     def say(self, what: str, error: object) -> None:

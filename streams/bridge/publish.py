@@ -61,6 +61,7 @@ class Publisher:
         """`outage` is told when Kafka is away and back."""
         self._settings = settings
         self._outage = outage
+        outage.expect("kafka")
         self._producer: Any = None
         self._committed: dict[bytes, Checkpoint] = {}
         self._begun_at = 0.0

@@ -81,7 +81,7 @@ class Pump:
 
     async def _wait_for_work(self) -> None:
         self.work.clear()
-        if any(stream.buffer or stream.wanted or stream.walks for stream in self._streams.values()):
+        if any(stream.ready for stream in self._streams.values()):
             await asyncio.sleep(0)
             return
         try:
@@ -111,7 +111,7 @@ class Pump:
         for stream, taken in turn:
             items = taken.items if self._settings.bridge.enrich else ()
             plan.append((stream, taken, Enrichment(stream, items)))
-            plan.extend((stream, taken, ask) for ask in asks(stream))
+            plan.extend((stream, taken, ask) for ask in asks(stream, time.monotonic()))
         answers = await self._link.multi([asked.commands for _, _, asked in plan])
         for (stream, taken, asked), replies in zip(plan, answers, strict=True):
             if isinstance(asked, Ask):
@@ -151,6 +151,8 @@ class Pump:
             size, stream.early_bytes = size + stream.early_bytes, 0
         events = len(taken.items)
         chunk.on_committed.append(lambda: self._committed(stream, size, events))
+        for reason in encoder.set_aside:
+            self._metrics.inc("bridge_dead_letters_total", 1, {"reason": reason})
         self._meter(stream, taken)
 
     def _cover(self, stream: Stream, chunk: Chunk) -> None:

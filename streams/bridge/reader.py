@@ -58,19 +58,20 @@ class Reader:
         """Read this one too, from its `read_to` on."""
         self.streams[stream.keys.events.decode()] = stream
 
-    async def step(self) -> None:
-        """One XREAD. Raises one of link.Away."""
+    async def step(self) -> bool:
+        """One XREAD; False where there is no stream to read yet. Raises one of link.Away."""
         await self._buffer.room()
         streams = list(self.streams.values())
         if not streams:
             await asyncio.sleep(0.05)
-            return
+            return False
         ids = [format_id(stream.read_to).encode() for stream in streams]
         keys = [stream.keys.events for stream in streams]
         options = (b"COUNT", b"%d" % COUNT, b"BLOCK", b"%d" % _BLOCK_MS, b"STREAMS")
         reply = await self._link.call(b"XREAD", *options, *keys, *ids)
         for key, entries in _by_key(reply):
             self._keep(self.streams[key], entries)
+        return True
 
     def _keep(self, stream: Stream, entries: list[Raw]) -> None:
         entries = complete(entries)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from streams.bridge import bullmq, checkpoint, discovery, sequencer
 from streams.bridge.bullmq import Keys
-from streams.bridge.early import Early
+from streams.bridge.early import TICK_S, Early
 from streams.bridge.health import HEARTBEAT_S, Health
 from streams.bridge.link import Away, Link
 from streams.bridge.looks import read_head
@@ -49,6 +49,7 @@ class Source:
         self._settings = settings
         self._config = settings.sources[name]
         self._outage = outage
+        outage.expect(self._what)
         url = self._config.url.get_secret_value()
         self._links = [Link(url) for _ in range(4)]
         reading, pumping, self._finding, self._prefetching = self._links
@@ -73,7 +74,7 @@ class Source:
             self._repeat(self._count, HEARTBEAT_S),
         ]
         if self._settings.bridge.enrich:
-            helpers.append(self._repeat(lambda: self._early.step(self._prefetching), 0))
+            helpers.append(self._repeat(lambda: self._early.step(self._prefetching), TICK_S))
         try:
             await run_beside(self._pump.run(stop, self._outage, self._what), helpers)
         finally:
@@ -87,18 +88,20 @@ class Source:
             stream.wanted[job_id] = reason
             self._pump.work.set()
 
-    async def _repeat(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[bool]], pause_s: float) -> None:
+        """`step` tells whether Redis has answered."""
         while True:
             try:
-                await step()
+                answered = await step()
             except Away as error:
                 self._run_id = ""
                 await self._outage.wait(self._what, error)
             else:
-                self._outage.over(self._what)
+                if answered:
+                    self._outage.over(self._what)
                 await asyncio.sleep(pause_s)
 
-    async def _find(self) -> None:
+    async def _find(self) -> bool:
         config = self._config
         if not self._run_id:
             self._run_id = bullmq.run_id(await self._finding.call(b"INFO", b"server"))
@@ -107,6 +110,7 @@ class Source:
         found = await discovery.find(self._finding, config.prefix, config.queues, config.exclude)
         for queue in sorted(found - self._streams.keys()):
             await self._open(queue)
+        return True
 
     async def _open(self, queue: str) -> None:
         stream = Stream(self.name, queue, Keys(self._config.prefix, queue), run_id=self._run_id)
@@ -135,7 +139,7 @@ class Source:
         first = await self._finding.call(b"XRANGE", stream.keys.events, b"-", b"+", b"COUNT", b"1000")
         stream.paused = sequencer.initial_pause((tuple(entry) for entry in first), now_paused=head.paused)
 
-    async def _count(self) -> None:
+    async def _count(self) -> bool:
         """Jobs by place, for the heartbeats."""
         streams = list(self._streams.values())
         groups = [[stream.keys.size(place) for place in bullmq.PLACES] for stream in streams]
@@ -144,6 +148,7 @@ class Source:
                 place: size for place, size in zip(bullmq.PLACES, sizes, strict=True) if isinstance(size, int)
             }
         self._health.due = True
+        return bool(streams)
 
 
 def resume(stream: Stream, known: Checkpoint) -> None:

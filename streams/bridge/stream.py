@@ -119,6 +119,7 @@ class Stream:
     buffered_bytes: int = 0
     taken_bytes: int = 0
     looks: deque[Look] = field(default_factory=deque)
+    looked_at_s: float = 0.0
     marks: deque[Mark] = field(default_factory=deque)
     wanted: dict[str, str] = field(default_factory=dict)
     walks: list[Walk] = field(default_factory=list)
@@ -141,8 +142,13 @@ class Stream:
         return max(self.read_to, self.position)
 
     @property
+    def ready(self) -> bool:
+        """Whether a turn now would get on; looks that wait for entries wait for the reader."""
+        return bool(self.buffer or ((self.wanted or self.walks) and not self.looks))
+
+    @property
     def busy(self) -> bool:
-        """Whether a pump has anything to do here."""
+        """Whether anything is to be done here, now or later."""
         return bool(self.buffer or self.looks or self.wanted or self.walks or self.dirty)
 
     @property

@@ -265,7 +265,7 @@ async def test_bad_input_is_set_aside_and_stops_nothing(setup, db):
     await raw.xadd(name, {"event": "waiting", "jobId": "5"})
     await raw.xadd(name, {"event": "drained"})
     async with running(run, setup.settings(snapshot=False)):
-        events = await setup.events(4 + 8)
+        events = await setup.events(4 + 7)
         dead = await setup.read(topology.DEAD_LETTERS, enough=lambda r: len(r) >= 5)
     reasons = sorted(dict(record.headers)["dlq_reason"] for record in dead)
     assert reasons == [b"missing_field", b"too_large", b"too_large", b"wrong_type", b"wrong_type"]
