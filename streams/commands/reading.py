@@ -22,8 +22,11 @@ PATIENCE_S: Final = 15.0
 
 
 @asynccontextmanager
-async def reader(settings: Settings) -> AsyncIterator[Reader]:
-    """A connected reader. Raises KafkaError or OSError where the cluster does not answer."""
+async def reader(settings: Settings, *, follow: bool = False) -> AsyncIterator[Reader]:
+    """A connected reader; with `follow` one that waits for new records at little cost.
+
+    Raises KafkaError or OSError where the cluster does not answer.
+    """
     consumer = AIOKafkaConsumer(
         **settings.kafka.client(),
         group_id=None,
@@ -31,6 +34,8 @@ async def reader(settings: Settings) -> AsyncIterator[Reader]:
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         max_partition_fetch_bytes=4 << 20,
+        # A seek waits for the fetch under way, which the broker holds back so long where there is nothing new.
+        fetch_max_wait_ms=500 if follow else 20,
         request_timeout_ms=10_000,
     )
     async with admin.cluster(settings) as cluster:

@@ -85,7 +85,7 @@ async def _print(
         return
     shown = 0
     with errors.kafka(settings):
-        async with reader(settings) as kafka:
+        async with reader(settings, follow=True) as kafka:
             async for record in _records(kafka, settings, wanted, start):
                 show(wanted.topic, record)
                 shown += 1

@@ -22,7 +22,7 @@ _PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _NO_EFFECT: Final = "has no effect with kafka.security_protocol {}"
 _SWITCH: Final = "set kafka.security_protocol to {}"
 _SASL: Final = ("sasl_mechanism", "sasl_username", "sasl_password")
-_SSL: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname")
+_SSL: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
 
 
 def message(key: Key, error: ErrorDetails) -> str:

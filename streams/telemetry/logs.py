@@ -44,6 +44,11 @@ class RateLimit(logging.Filter):
         return True
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """False for what mode's services say of every step of their life (`[^-Consumer]: Starting...`)."""
+    return record.levelno != logging.INFO or not str(record.msg).startswith("[^")
+
+
 class Redaction:
     """Takes the secrets of the settings, and any password of a URL, out of rendered text."""
 
@@ -67,6 +72,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     as_json = settings.log.format == "json" or (settings.log.format == "auto" and not stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(as_json=as_json, colors=stream.isatty(), redact=Redaction(settings.secrets())))
+    handler.addFilter(is_news)
     handler.addFilter(RateLimit())
     level = logging.getLevelNamesMapping()[settings.log.level.upper()]
     logging.basicConfig(level=level, handlers=[handler], force=True)
