@@ -1,0 +1,168 @@
+"""One server process in a folder of its own: start, stop, kill, freeze, and the tail of its log.
+
+The process outlives the Python process that started it, so its identity lives on disk: a pid file, believed only
+while that process still works in this folder. A stale file whose number was given to another program ends nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from streams.local.errors import LocalStackError
+
+HOST: Final = "127.0.0.1"
+_POLL_S: Final = 0.02
+_PORTS: Final = "ports.json"
+_TAIL_BYTES: Final = 2000
+# Children of this very process stay zombies until asked about; they are kept here to be asked.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+class Process:
+    """The server `name` of the folder `directory`. Nothing is started by creating this object."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory.resolve()
+        self.log = self.directory / f"{name}.log"
+        self._pid_file = self.directory / f"{name}.pid"
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Run `command` in the folder, in a session of its own: no Ctrl-C of the terminal reaches it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            child = subprocess.Popen(  # noqa: S603 -- the command is ours, no shell is involved
+                command,
+                cwd=self.directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _children[child.pid] = child
+        self._pid_file.write_text(str(child.pid))
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the running server, None where it does not run."""
+        try:
+            pid = int(self._pid_file.read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if _works_in(pid, self.directory) else None
+
+    def require_alive(self) -> None:
+        """Raise LocalStackError with the tail of the log where the server has ended."""
+        if self.pid is None:
+            raise LocalStackError(f"{self.name} ended by itself; its log {self.log} ends with:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The last lines of the log."""
+        try:
+            text = self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+        except FileNotFoundError:
+            return "(no log)"
+        return text.strip() or "(nothing)"
+
+    def stop(self, grace_s: float = 15) -> None:
+        """SIGTERM, and SIGKILL after `grace_s`; returns when the server is gone. Nothing to do is fine."""
+        self._signal(signal.SIGCONT)  # a frozen process would never see the SIGTERM
+        self._signal(signal.SIGTERM)
+        if not self._gone_within(grace_s):
+            self.kill()
+        self._pid_file.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """SIGKILL; returns when the server is gone."""
+        self._signal(signal.SIGKILL)
+        if not self._gone_within(10):
+            raise LocalStackError(f"{self.name} (process {self.pid}) does not die; end it by hand: kill -9 {self.pid}")
+
+    def freeze(self) -> None:
+        """SIGSTOP: the server keeps its connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: the end of `freeze`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = self.pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _gone_within(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while self.pid is not None:
+            if time.monotonic() > end:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+
+def _works_in(pid: int, directory: Path) -> bool:
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]
+        return False
+    return _working_directory(pid) == directory
+
+
+def _working_directory(pid: int) -> Path | None:
+    """The working directory of a live process; None for a dead one, a zombie, and somebody else's."""
+    if Path("/proc/self").exists():
+        try:
+            return Path(f"/proc/{pid}/cwd").resolve(strict=True)
+        except OSError:
+            return None
+    lsof = shutil.which("lsof", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
+    if lsof is None:
+        raise LocalStackError("cannot tell whose process is whose without /proc or lsof; install lsof")
+    found = subprocess.run(  # noqa: S603 -- a fixed program and a number
+        [lsof, "-a", "-p", str(pid), "-d", "cwd", "-Fn"], capture_output=True, text=True, check=False
+    )
+    names = [line[1:] for line in found.stdout.splitlines() if line.startswith("n")]
+    return Path(names[0]).resolve() if names else None
+
+
+def ports(directory: Path, wanted: Mapping[str, int]) -> dict[str, int]:
+    """The ports of the server in `directory`: those wanted (0 = any), else those it had before, else free ones.
+
+    Raises LocalStackError where one is taken: the caller starts nothing then.
+    """
+    before = known_ports(directory)
+    chosen = {name: port or before.get(name, 0) for name, port in wanted.items()}
+    sockets = [_listen(port) for port in chosen.values()]
+    chosen = {name: sock.getsockname()[1] for name, sock in zip(chosen, sockets, strict=True)}
+    for sock in sockets:
+        sock.close()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / _PORTS).write_text(json.dumps(chosen))
+    return chosen
+
+
+def known_ports(directory: Path) -> dict[str, int]:
+    """The ports that the server in `directory` has or had last; empty before its first start."""
+    file = directory / _PORTS
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise LocalStackError(
+            f"port {port} cannot be used ({error.strerror}); end the program that has it, or choose another port"
+        ) from None
