@@ -29,7 +29,6 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of the known words; empty where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else ""
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known word that was probably meant; empty where none is near."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from streams.settings import rules, schema
-from streams.settings.errors import ConfigError, Problem, did_you_mean
+from streams.settings.errors import ConfigError, Problem, nearest
 from streams.settings.model import DEFAULT_SOURCE, DEFAULT_URL, SOURCE_NAME, Settings
 from streams.settings.schema import ANY, ENV_PREFIX, Path
 
@@ -60,25 +59,26 @@ def load(files: Sequence[FilePath], environ: Mapping[str, str]) -> Settings:
 
 
 def _read_file(file: FilePath, collected: Collected) -> None:
-    where = str(file)
+    where, text = str(file), ""
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
+        text = file.read_text("utf-8")
+        table = tomllib.loads(text)
     except OSError as error:
         collected.problems.append(Problem(where, "", f"cannot be read: {error.strerror}"))
     except UnicodeDecodeError:
         collected.problems.append(Problem(where, "", "is not UTF-8"))
     except tomllib.TOMLDecodeError as error:
-        collected.problems.append(_toml_problem(where, error))
+        collected.problems.append(_toml_problem(where, text, error))
     else:
         _walk(table, (), where, collected)
 
 
-def _toml_problem(where: str, error: tomllib.TOMLDecodeError) -> Problem:
-    """The parser's own words may quote the file, so only the place and the first clause are repeated."""
-    text, _, place = str(error).rpartition(" (at ")
+def _toml_problem(where: str, text: str, error: tomllib.TOMLDecodeError) -> Problem:
+    """The parser's words name keys and single characters, never a value."""
+    message, _, place = str(error).rpartition(" (at ")
     line = place.removeprefix("line ").partition(",")[0]
-    kind = text.split("(")[0].split(":")[0].split("'")[0].split('"')[0].strip()
-    return Problem(f"{where}:{line}" if line.isdigit() else where, "", f"is no valid TOML: {kind or text}")
+    number = line if line.isdigit() else str(len(text.splitlines()))
+    return Problem(f"{where}:{number}", "", f"is no valid TOML: {message}")
 
 
 def _walk(table: dict[str, Any], path: Path, where: str, collected: Collected) -> None:
@@ -103,8 +103,8 @@ _BAD_SOURCE: Final = "a source's name has only lower case letters, digits and _"
 
 
 def _unknown(path: Path, where: str) -> Problem:
-    siblings = [schema.dotted((*path[:-1], name)) for name in _names_in(schema.generic(path)[:-1])]
-    hint = did_you_mean(schema.dotted(path), siblings) or _elsewhere(path[-1], schema.dotted)
+    name = nearest(path[-1], _names_in(schema.generic(path)[:-1]))
+    hint = f"did you mean {schema.dotted((*path[:-1], name))}?" if name else _elsewhere(path[-1], schema.dotted)
     return Problem(where, schema.dotted(path), "unknown key", hint)
 
 
@@ -148,8 +148,8 @@ def _near_variable(path: Path) -> str:
     """Compared without the common prefix and without the underscores, which are what people get wrong."""
     source = path[1] if len(path) > 2 else DEFAULT_SOURCE  # noqa: PLR2004 - sources.<name>.<key>
     known = {"_".join(each): schema.variable(each) for each in (schema.named(k, source) for k in schema.known_keys())}
-    near = difflib.get_close_matches("_".join(path), known, n=1, cutoff=0.75)
-    return f"did you mean {known[near[0]]}?" if near else ""
+    near = nearest("_".join(path), known, cutoff=0.75)
+    return f"did you mean {known[near]}?" if near else ""
 
 
 def _take_text(name: str, path: Path, text: str, collected: Collected, *, as_json: bool) -> None:
@@ -211,8 +211,8 @@ def _problems(errors: Iterable[ErrorDetails], collected: Collected) -> Iterator[
         seen.add(path)
         given = collected.values[path]
         key = schema.known_keys()[schema.generic(path)]
-        hint = did_you_mean(str(given.value), key.choices) if key.choices else ""
-        yield Problem(given.where, given.key, rules.message(key, error), hint)
+        near = nearest(str(given.value), key.choices)
+        yield Problem(given.where, given.key, rules.message(key, error), f"did you mean {near}?" if near else "")
 
 
 def _across(collected: Collected) -> Iterator[Problem]:

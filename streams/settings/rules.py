@@ -32,6 +32,8 @@ def message(key: Key, error: ErrorDetails) -> str:
     kind = error["type"].partition("_")[0]
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")
+    if error["type"].endswith("too_short"):
+        return "must not be empty"
     if error["type"] == "string_pattern_mismatch":
         return "may only have letters, digits, '.', '_' and '-'"
     if error["type"].endswith(("_type", "_parsing", "_from_float")) and kind in _KINDS:
