@@ -22,7 +22,7 @@ def install(version: str) -> Path:
     """
     if shutil.which("node") is None or shutil.which("npm") is None:
         missing("Node.js and npm are not here", "install them to test against npm's BullMQ")
-    with (HERE / ".lock").open("w") as lock:
+    with (HERE / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _npm_ci()
         return _view(version)
