@@ -16,7 +16,7 @@ from streams.bridge.run import run
 from streams.local import stack
 from streams.local.errors import LocalStackError
 
-from .support import Setup, running, terminate
+from .support import Setup, close_worker, running, terminate
 from .test_system import key, stream_ids, write
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ async def test_jobs_removed_while_kafka_was_away_are_known_all_the_same(setup, s
         await asyncio.sleep(8)
         servers.kafka.process.thaw()
         events = await setup.events(2 + 8000 * 2 + 5000)
-        await worker.close()
+        await close_worker(worker)
     added = [event for event in events if event["event"] == "added"]
     assert sum(event["enriched"] for event in added) == len(added) == 8001
     await queue.close()

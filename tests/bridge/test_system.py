@@ -16,7 +16,7 @@ from streams import topology, wire
 from streams.bridge import bullmq
 from streams.bridge.run import run
 
-from .support import Setup, order, running, terminate
+from .support import Setup, close_worker, order, running, terminate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -224,7 +224,7 @@ async def test_removed_on_complete_jobs_keep_name_data_and_options(setup):
         await setup.events(600)
         worker = Worker(setup.queue, work, {"connection": setup.redis})
         events = await setup.events(1200)
-        await worker.close()
+        await close_worker(worker)
     added = [event for event in events if event["event"] == "added"]
     assert [event["job"]["data"]["n"] for event in sorted(added, key=order)] == list(range(300))
     completed = [event for event in events if event["event"] == "completed"]
