@@ -147,6 +147,7 @@ class Cluster:
             for code, message, _, _ in response.resources:
                 if code:
                     raise TopicError(f"{name} cannot be changed: {message or _error(code)}")
+        await asyncio.wait_for(self._in_force(name, changed), _APPEAR_S)
 
     async def _configs(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
@@ -160,6 +161,14 @@ class Cluster:
             }
             configs[name] = (values, own)
         return configs
+
+    async def _in_force(self, name: str, changed: Mapping[str, str]) -> None:
+        """The brokers learn of a change a moment after it is acknowledged."""
+        while True:
+            values, _ = (await self._configs([name]))[name]
+            if all(values.get(key) == value for key, value in changed.items()):
+                return
+            await asyncio.sleep(0.1)
 
     async def _appeared(self, names: list[str]) -> None:
         """Every partition has a leader."""

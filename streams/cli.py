@@ -10,20 +10,16 @@ import sys
 from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from streams import __version__
-from streams.commands.errors import CommandError
-from streams.settings.errors import ConfigError
+from streams.errors import UserError
 
 if TYPE_CHECKING:
     from streams.settings import Settings
-
-FAILED: Final = 1
-USAGE: Final = 2
 
 
 class Group(TyperGroup):
@@ -33,27 +29,14 @@ class Group(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
-            _complain(*str(error).splitlines())
-            raise typer.Exit(USAGE) from None
-        except (CommandError, _failures()) as error:
-            _complain(str(error))
-            raise typer.Exit(FAILED) from None
+        except UserError as error:
+            for line in str(error).splitlines():
+                typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             # The reader has had enough (`| head`); without this Python complains once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FAILED) from None
-
-
-def _failures() -> type[Exception]:
-    """ListenError, looked up without importing the HTTP server."""
-    module = sys.modules.get("streams.telemetry.http")
-    return module.ListenError if module else CommandError
-
-
-def _complain(*lines: str) -> None:
-    for line in lines:
-        typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(

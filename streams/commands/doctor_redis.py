@@ -23,7 +23,7 @@ SKEW_ERROR_S: Final = 60.0
 """Records carry Redis' time; Kafka is told one that is a minute ahead at most."""
 _SHOWN: Final = 5
 
-_PROBE: Final = b"bullmq-streams-doctor"
+_PROBE: Final = "bullmq-streams-doctor"
 
 
 async def examine(name: str, source: Source) -> list[Finding]:
@@ -67,7 +67,7 @@ async def _examine(check: str, source: Source, link: Link) -> AsyncIterator[Find
     else:
         yield Finding("ok", check, "reachable, and all that the bridge reads may be read")
     if "info" not in refused:
-        for finding in _server(check, _info(await link.call(b"INFO"))):
+        for finding in judge_server(check, _info(await link.call(b"INFO"))):
             yield finding
     if "time" not in refused:
         yield await _clock(check, link)
@@ -81,40 +81,38 @@ async def _examine(check: str, source: Source, link: Link) -> AsyncIterator[Find
 _KEYS: Final = "the keys"
 
 
-def _commands(prefix: str) -> dict[str, bytes]:
-    """All that the bridge sends, harmless: the key is nobody's. By the name that ACL gives it."""
-    keys = bullmq.Keys(prefix, _PROBE.decode())
-    key, command = keys.base + b"none", bullmq.command
-    return {
-        "xread": command(b"XREAD", b"COUNT", b"1", b"STREAMS", key, b"0"),
-        "xrange": command(b"XRANGE", key, b"-", b"+", b"COUNT", b"1"),
-        "xinfo|stream": command(b"XINFO", b"STREAM", key),
-        "hgetall": command(b"HGETALL", key),
-        "hmget": command(b"HMGET", key, b"version"),
-        "lpos": command(b"LPOS", key, b"1"),
-        "lrange": command(b"LRANGE", key, b"0", b"0"),
-        "llen": command(b"LLEN", key),
-        "zscore": command(b"ZSCORE", key, b"1"),
-        "zrange": command(b"ZRANGE", key, b"0", b"0"),
-        "zcard": command(b"ZCARD", key),
-        "pttl": command(b"PTTL", key),
-        "exists": command(b"EXISTS", key),
-        "scan": command(b"SCAN", b"0", b"COUNT", b"1"),
-        "time": command(b"TIME"),
-        "info": command(b"INFO", b"server"),
-        "ping": command(b"PING"),
-        "multi": command(b"MULTI"),
-        "exec": command(b"EXEC"),
-    }
+# All that the bridge sends, harmless: the key is nobody's. By the names that ACL gives them; KEY is replaced.
+COMMANDS: Final[dict[str, tuple[bytes, ...]]] = {
+    "xread": (b"XREAD", b"COUNT", b"1", b"STREAMS", b"KEY", b"0"),
+    "xrange": (b"XRANGE", b"KEY", b"-", b"+", b"COUNT", b"1"),
+    "xinfo|stream": (b"XINFO", b"STREAM", b"KEY"),
+    "hgetall": (b"HGETALL", b"KEY"),
+    "hmget": (b"HMGET", b"KEY", b"version"),
+    "lpos": (b"LPOS", b"KEY", b"1"),
+    "lrange": (b"LRANGE", b"KEY", b"0", b"0"),
+    "llen": (b"LLEN", b"KEY"),
+    "zscore": (b"ZSCORE", b"KEY", b"1"),
+    "zrange": (b"ZRANGE", b"KEY", b"0", b"0"),
+    "zcard": (b"ZCARD", b"KEY"),
+    "pttl": (b"PTTL", b"KEY"),
+    "exists": (b"EXISTS", b"KEY"),
+    "scan": (b"SCAN", b"0", b"COUNT", b"1"),
+    "time": (b"TIME",),
+    "info": (b"INFO", b"server"),
+    "ping": (b"PING",),
+    "multi": (b"MULTI",),
+    "exec": (b"EXEC",),
+}
 
 
 async def missing_rights(link: Link, prefix: str) -> set[str]:
     """Commands that this user may not use, by their ACL names; _KEYS where it may not read the queues' keys."""
-    commands = _commands(prefix)
-    replies = await link.send(list(commands.values()), len(commands))
+    key = bullmq.Keys(prefix, _PROBE).base + b"none"
+    commands = [bullmq.command(*(key if part == b"KEY" else part for part in parts)) for parts in COMMANDS.values()]
+    replies = await link.send(commands, len(commands))
     refused = set()
-    for name, reply in zip(commands, replies, strict=True):
-        if isinstance(reply, Exception) and type(reply).__name__ == "NoPermissionError":
+    for name, reply in zip(COMMANDS, replies, strict=True):
+        if isinstance(reply, Exception) and "permission" in str(reply):
             # `… has no permissions to access one of the keys used …` (Redis) or `… access a key` (Valkey)
             refused.add(_KEYS if "key" in str(reply).lower() and "command" not in str(reply).lower() else name)
     return refused
@@ -138,7 +136,8 @@ def _info(reply: Any) -> dict[str, str]:
     return {name: value.strip() for name, separator, value in pairs if separator}
 
 
-def _server(check: str, info: dict[str, str]) -> Iterator[Finding]:
+def judge_server(check: str, info: dict[str, str]) -> Iterator[Finding]:
+    """Version, mode and eviction policy, out of INFO."""
     valkey = info.get("valkey_version")
     version = valkey or info.get("redis_version", "?")
     name = "Valkey" if valkey else "Redis"
@@ -166,14 +165,18 @@ async def _clock(check: str, link: Link) -> Finding:
     before = time.time()
     seconds, micros = await link.call(b"TIME")
     after = time.time()
-    skew_s = int(seconds) + int(micros) / 1e6 - (before + after) / 2
+    return judge_clock(check, int(seconds) + int(micros) / 1e6 - (before + after) / 2, after - before)
+
+
+def judge_clock(check: str, skew_s: float, doubt_s: float) -> Finding:
+    """What to say of a clock that is so far ahead of this host's, give or take the time that asking took."""
     message = f"its clock is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} this host's"
     remedy = "let NTP set both clocks; times of events are those of Redis"
     if abs(skew_s) > SKEW_ERROR_S:
         return Finding("error", check, message, remedy)
-    if abs(skew_s) > SKEW_WARNING_S + (after - before):
+    if abs(skew_s) > SKEW_WARNING_S + doubt_s:
         return Finding("warning", check, message, remedy)
-    return Finding("ok", check, f"its clock agrees with this host's within {abs(skew_s) + (after - before):.3f} s")
+    return Finding("ok", check, f"its clock agrees with this host's within {abs(skew_s) + doubt_s:.3f} s")
 
 
 # -- what is in it --------------------------------------------------------------------------------------------

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from aiokafka.errors import KafkaError
+
+from streams.admin import TopicError
+from streams.errors import UserError
 from streams.settings import Settings
 
 _LIBRARIES: Final = ("aiokafka", "kafka")
 
 
-class CommandError(Exception):
+class CommandError(UserError):
     """The command cannot go on. `remedy` says what the user can do."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -26,10 +30,6 @@ class CommandError(Exception):
 @contextmanager
 def kafka(settings: Settings) -> Iterator[None]:
     """Inside, what goes wrong with Kafka becomes a CommandError; the client's own log lines are kept back."""
-    from aiokafka.errors import KafkaError  # noqa: PLC0415 - `--help` must not wait for it
-
-    from streams.admin import TopicError  # noqa: PLC0415 - as above
-
     with _overheard() as heard:
         try:
             yield

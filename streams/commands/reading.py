@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +28,9 @@ async def reader(settings: Settings, *, follow: bool = False) -> AsyncIterator[R
 
     Raises KafkaError or OSError where the cluster does not answer.
     """
+    async with admin.cluster(settings) as cluster:
+        # The sizes of all topics: a consumer that asks for one by name could create it.
+        sizes = await cluster.partitions()
     consumer = AIOKafkaConsumer(
         **settings.kafka.client(),
         group_id=None,
@@ -38,11 +42,9 @@ async def reader(settings: Settings, *, follow: bool = False) -> AsyncIterator[R
         fetch_max_wait_ms=500 if follow else 20,
         request_timeout_ms=10_000,
     )
-    async with admin.cluster(settings) as cluster:
-        # The sizes of all topics: a consumer that asks for one by name could create it.
-        sizes = await cluster.partitions()
-    await consumer.start()
     try:
+        await consumer.start()
+        await asyncio.sleep(0)  # a stop before the consumer's tasks have begun would raise their CancelledError
         yield Reader(consumer, sizes)
     finally:
         await consumer.stop()

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from streams.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -21,8 +23,10 @@ class Problem:
         return f"{text}; {self.hint}" if self.hint else text
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """Nothing may start with this configuration. The text has one line for each of `problems`."""
+
+    exit_code = 2
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))

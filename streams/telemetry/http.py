@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from streams.errors import UserError
 from streams.telemetry.metrics import CONTENT_TYPE, Metrics
 
 Missing = Callable[[], Iterable[str]]
@@ -17,7 +18,7 @@ Missing = Callable[[], Iterable[str]]
 _CLOSE_S: Final = 1.0
 
 
-class ListenError(Exception):
+class ListenError(UserError):
     """The port cannot be had. The text names the setting that changes it."""
 
 

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from streams.commands import doctor_redis
+from streams.commands.findings import Finding
+from tests.commands.support import free_port, run, servers
+
+pytestmark = pytest.mark.system
+
+READ_ONLY = [
+    "+xread",
+    "+xrange",
+    "+xinfo|stream",
+    "+hgetall",
+    "+hmget",
+    "+lpos",
+    "+lrange",
+    "+llen",
+    "+zscore",
+    "+zrange",
+    "+zcard",
+    "+pttl",
+    "+exists",
+    "+scan",
+    "+time",
+    "+multi",
+    "+exec",
+    "+info",
+    "+ping",
+    "+hello",
+    "+auth",
+    "+client|setname",
+    "+client|id",
+    "+select",
+]
+
+
+@pytest.fixture
+def settings(kafka, prefix, redis_server):
+    settings = servers(kafka, prefix) | {"SOURCES__DEFAULT__URL": redis_server, "SOURCES__DEFAULT__PREFIX": prefix}
+    assert run("topics", "apply", **settings).exit_code == 0
+    return settings
+
+
+@pytest.fixture
+def client(redis_server) -> Iterator[Any]:
+    with redis.Redis.from_url(redis_server, decode_responses=True) as client:
+        yield client
+
+
+def findings(*arguments: str, code: int, **settings: str) -> list[dict[str, str]]:
+    result = run("doctor", "--json", *arguments, **settings)
+    assert result.exit_code == code, result.output
+    value = json.loads(result.stdout)
+    assert value["ok"] is (code == 0)
+    assert all(finding["remedy"] for finding in value["findings"] if finding["level"] in ("error", "warning"))
+    found: list[dict[str, str]] = value["findings"]
+    return found
+
+
+def messages(found: list[dict[str, str]], level: str) -> list[str]:
+    return [finding["message"] for finding in found if finding["level"] == level]
+
+
+def test_all_is_well(settings, client, prefix):
+    client.hset(f"{prefix}:crawl:meta", mapping={"opts.maxLenEvents": "10000", "version": "bullmq:5.81.5"})
+    found = findings(code=0, **settings)
+    assert messages(found, "error") == messages(found, "warning") == []
+    said = " | ".join(finding["message"] for finding in found)
+    assert "1 queue: crawl" in said
+    assert "last written by: bullmq:5.81.5 (1)" in said
+    assert "1 queue with BullMQ's default of 10,000 stream entries" in said
+    assert "all topics may be read" in said
+
+
+def test_streams_that_are_too_short_and_old_versions(settings, client, prefix):
+    for number in range(7):
+        client.hset(f"{prefix}:q{number}:meta", mapping={"opts.maxLenEvents": "100", "version": "bullmq:3.1.0"})
+    client.hset(f"{prefix}:other:meta", "paused", "1")
+    warnings = messages(findings(code=0, **settings), "warning")
+    assert any("less than 10,000 entries in: q0, q1, q2, q3, q4 and 2 more" in warning for warning in warnings)
+    assert any("bullmq:3.1.0 is older" in warning for warning in warnings)
+
+
+def test_no_queue_is_a_warning(settings):
+    assert any("no queue matches *" in message for message in messages(findings(code=0, **settings), "warning"))
+
+
+def test_missing_topics_are_errors(settings, prefix):
+    found = findings(code=1, **settings | {"KAFKA__TOPIC_PREFIX": f"{prefix}x"})
+    assert len(messages(found, "error")) == 8
+
+
+@pytest.fixture
+def user(client, prefix) -> Iterator[Any]:
+    """Makes an ACL user with these rules; gives its URL's login."""
+    names: list[str] = []
+
+    def make(*rules: str) -> str:
+        name = f"{prefix}-{len(names)}"
+        client.execute_command(
+            "ACL", "SETUSER", name, "on", ">pw-of-the-user", "resetkeys", "resetchannels", "-@all", *rules
+        )
+        names.append(name)
+        return f"{name}:pw-of-the-user@"
+
+    yield make
+    for name in names:
+        client.acl_deluser(name)
+
+
+def as_user(settings: dict[str, str], login: str) -> dict[str, str]:
+    return settings | {
+        "SOURCES__DEFAULT__URL": settings["SOURCES__DEFAULT__URL"].replace("redis://", f"redis://{login}")
+    }
+
+
+def test_the_documented_rights_suffice(settings, user, prefix):
+    found = findings(code=0, **as_user(settings, user(f"%R~{prefix}:*", *READ_ONLY)))
+    assert any("all that the bridge reads may be read" in message for message in messages(found, "ok"))
+
+
+@pytest.mark.parametrize("right", [rule for rule in READ_ONLY if rule[1:] in doctor_redis.COMMANDS])
+def test_each_right_that_is_missing_is_named(settings, user, prefix, right, monkeypatch):
+    monkeypatch.setattr("streams.commands.doctor_kafka.examine", _nothing)
+    login = user(f"%R~{prefix}:*", *(rule for rule in READ_ONLY if rule != right))
+    (error,) = [f for f in findings(code=1, **as_user(settings, login)) if f["level"] == "error"]
+    name = login.partition(":")[0]
+    assert error["message"] == f"the user {name} may not: {right[1:]}"
+    assert error["remedy"] == f"as an administrator: ACL SETUSER {name} {right}"
+
+
+async def _nothing(_: object) -> list[Finding]:
+    return []
+
+
+def test_keys_that_may_not_be_read_are_named(settings, user, prefix, monkeypatch):
+    monkeypatch.setattr("streams.commands.doctor_kafka.examine", _nothing)
+    login = user("%R~other:*", *(rule for rule in READ_ONLY if rule not in ("+time", "+info")))
+    (error,) = [f for f in findings(code=1, **as_user(settings, login)) if f["level"] == "error"]
+    assert error["message"].endswith(f"may not: read the keys {prefix}:*, info, time")
+    assert error["remedy"].endswith(f" %R~{prefix}:* +info +time")
+
+
+def test_a_refused_login(settings):
+    found = findings(code=1, **as_user(settings, "nobody:wrong-password@"))
+    (error,) = [f for f in found if f["level"] == "error"]
+    assert "refuses the login" in error["message"]
+    assert "wrong-password" not in json.dumps(found)
+
+
+def test_over_tls(settings, secure_redis):
+    found = findings(code=0, **settings | {"SOURCES__DEFAULT__URL": secure_redis.url()})
+    assert any(message.startswith("Redis 7") for message in messages(found, "ok"))
+    untrusted = secure_redis.url().partition("?")[0]
+    (error,) = messages(findings(code=1, **settings | {"SOURCES__DEFAULT__URL": untrusted}), "error")
+    assert error.startswith(f"no TLS connection to rediss://default:***@127.0.0.1:{secure_redis.port}/0")
+
+
+def test_several_sources(settings):
+    more = settings | {"SOURCES__EU__URL": f"redis://127.0.0.1:{free_port()}"}
+    found = findings(code=1, **more)
+    assert {f["check"] for f in found if f["check"].startswith("redis")} == {"redis default", "redis eu"}
+
+
+INFO = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "maxmemory": "0"}
+
+
+@pytest.mark.parametrize(
+    ("info", "level", "text"),
+    [
+        (INFO, "ok", "Redis 7.0.15"),
+        ({**INFO, "redis_version": "6.2.1"}, "error", "does not count a stream's entries"),
+        ({**INFO, "redis_version": "7.2.4", "valkey_version": "9.1.2"}, "ok", "Valkey 9.1.2"),
+        ({**INFO, "maxmemory_policy": "allkeys-lru", "maxmemory": "100"}, "warning", "allkeys-lru: now"),
+        ({**INFO, "maxmemory_policy": "allkeys-lru"}, "info", "as soon as maxmemory is set"),
+        ({**INFO, "cluster_enabled": "1"}, "error", "is a cluster"),
+    ],
+)
+def test_servers(info, level, text):
+    found = list(doctor_redis.judge_server("redis default", info))
+    assert any(finding.level == level and text in finding.message for finding in found)
+
+
+@pytest.mark.parametrize(("skew_s", "level"), [(0, "ok"), (0.5, "ok"), (5, "warning"), (-5, "warning"), (90, "error")])
+def test_clocks(skew_s, level):
+    finding = doctor_redis.judge_clock("redis default", skew_s, 0.01)
+    assert finding.level == level
+    if level != "ok":
+        assert ("ahead of" if skew_s > 0 else "behind") in finding.message

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from streams.commands.status_text import duration
+from tests.commands.support import Put, lines, put, row, run, servers
+
+pytestmark = pytest.mark.system
+
+STATES = ("waiting", "active", "completed", "failed", "delayed", "paused", "stuck")
+
+
+def jobs(**counts: int) -> dict[str, int]:
+    return dict.fromkeys(STATES, 0) | counts
+
+
+def heartbeat(queue: str, *, age_s: float = 1, **more: object) -> Put:
+    at = int((time.time() - age_s) * 1000)
+    value = {"type": "heartbeat", "source": "default", "queue": queue, "at": at, "position": "1-0", "lag_ms": 12}
+    value |= {"entries_read": 5, "entries_lost": 0, "paused": False, "counts": {}, **more}
+    headers = {"ce_type": "bullmq.health.heartbeat.v1"}
+    return Put("health", f"default/{queue}", value, headers, timestamp=at, single=True)
+
+
+def alert(fingerprint: str, status: str, rule: str = "failed", queue: str = "q") -> Put:
+    value = {"rule": rule, "status": status, "source": "default", "queue": queue, "job_id": "1"}
+    return Put("alerts", fingerprint, value)
+
+
+@pytest.fixture
+def settings(kafka, prefix):
+    settings = servers(kafka, prefix)
+    assert run("topics", "apply", **settings).exit_code == 0
+    return settings
+
+
+def test_counts_by_state_lag_losses_and_alerts(kafka, prefix, settings):
+    put(
+        kafka,
+        prefix,
+        [
+            *(row(str(number), "waiting") for number in range(20)),
+            *(row(str(number), "completed", queue="a/b") for number in range(3)),
+            heartbeat("q", entries_lost=7, age_s=20),
+            heartbeat("q", entries_lost=9, lag_ms=250),
+            heartbeat("empty", paused=True, age_s=3000),
+            Put("health", "default/q", {"type": "gap", "lost": 3}, {"ce_type": "bullmq.health.gap.v1"}, single=True),
+            alert("a1", "firing"),
+            alert("a2", "firing"),
+            alert("a3", "firing", "stuck", "a/b"),
+            alert("a4", "firing", "hung"),
+        ],
+    )
+    put(
+        kafka,
+        prefix,
+        [
+            *(row(str(number), "failed") for number in range(5)),
+            Put("status", "default/q/19", None),
+            alert("a2", "resolved"),
+            Put("alerts", "a4", None),
+        ],
+    )
+    result = run("status", "--json", **settings)
+    assert result.exit_code == 0
+    assert lines(result) == [
+        {
+            "queues": [
+                {
+                    "source": "default",
+                    "queue": "a/b",
+                    "paused": None,
+                    "jobs": jobs(completed=3),
+                    "lag_ms": None,
+                    "lost": None,
+                },
+                {"source": "default", "queue": "empty", "paused": True, "jobs": jobs(), "lag_ms": 12, "lost": 0},
+                {
+                    "source": "default",
+                    "queue": "q",
+                    "paused": False,
+                    "jobs": jobs(waiting=14, failed=5),
+                    "lag_ms": 250,
+                    "lost": 9,
+                },
+            ],
+            "alerts_firing": {"failed": 1, "stuck": 1},
+        }
+    ]
+    one = lines(run("status", "a/b", "--json", **settings))[0]
+    assert [queue["queue"] for queue in one["queues"]] == ["a/b"]
+    assert one["alerts_firing"] == {"failed": 0, "stuck": 1}
+    text = run("status", **settings).stdout
+    assert "250 ms" in text
+    assert "silent for 50 min" in text
+    assert "no heartbeat for a day" in text
+    assert "alerts firing: 1 failed, 1 stuck" in text
+
+
+def test_nothing_yet(settings):
+    result = run("status", **settings)
+    assert result.exit_code == 0
+    assert "no queues yet" in result.stdout
+    assert lines(run("status", "--json", **settings)) == [{"queues": [], "alerts_firing": {"failed": 0, "stuck": 0}}]
+
+
+def test_an_unknown_queue_and_an_unknown_job(settings):
+    result = run("status", "nowhere", **settings)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "queue nowhere of source default is unknown" in result.stderr
+    result = run("status", "nowhere", "7", "--source", "eu", **settings)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "job 7 of queue nowhere (source eu) is unknown" in result.stderr
+
+
+def test_one_job_with_its_history(kafka, prefix, settings):
+    history = [
+        {"from": None, "to": "waiting", "at": 1_795_478_836_000, "cause": "added"},
+        {"from": "waiting", "to": "active", "at": 1_795_478_836_100, "cause": "picked_up"},
+        {"from": "active", "to": "failed", "at": 1_795_478_836_200, "cause": "failed", "error": "no \x1b[31mluck"},
+    ]
+    put(kafka, prefix, [row("a/1", "waiting"), row("a/2", "waiting", queue="x"), row("a/1", "failed", history=history)])
+    result = run("status", "q", "a/1", "--json", **settings)
+    assert result.exit_code == 0
+    assert lines(result)[0]["history"] == history
+    assert lines(result)[0]["state"] == "failed"
+    text = run("status", "q", "a/1", **settings).stdout
+    assert "active → failed  failed  no \\x1b[31mluck" in text
+    assert '"due"' not in text
+    put(kafka, prefix, [Put("status", "default/q/a/1", None)])
+    assert run("status", "q", "a/1", **settings).exit_code == 1
+
+
+def test_the_only_source_need_not_be_named(kafka, prefix, settings):
+    put(kafka, prefix, [row("1", "active", source="eu")])
+    eu = settings | {"SOURCES__EU__URL": "redis://eu"}
+    assert run("status", "q", "1", **eu).exit_code == 0
+    assert run("status", "q", **eu).exit_code == 0
+    assert run("status", "q", "1", **settings).exit_code == 1
+
+
+def test_without_topics_it_says_what_to_do(kafka, prefix):
+    result = run("status", **servers(kafka, prefix))
+    assert result.exit_code == 1
+    assert result.stderr == f"error: topic {prefix}.status.v1 does not exist; run: bullmq-streams topics apply\n"
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [(0, "0 ms"), (999, "999 ms"), (1500, "1.5 s"), (120_000, "2 min"), (5_400_000, "1.5 h"), (172_800_000, "2.0 d")],
+)
+def test_durations(ms, text):
+    assert duration(ms) == text
