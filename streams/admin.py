@@ -16,9 +16,11 @@ from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     KafkaError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
     for_code,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 
 from streams import topology
 from streams.settings import Settings
@@ -96,16 +98,31 @@ class Cluster:
 
     async def coordinator_refusal(self, name: str, *, transactional: bool) -> str:
         """Why a consumer group or a transactional id may not be used; empty where it may."""
+        kind = CoordinationType.TRANSACTION if transactional else CoordinationType.GROUP
+        async with self._client_of_its_own() as client:
+            try:
+                await asyncio.wait_for(_look_up(client, kind, name), TIMEOUT_S)
+            except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed) as error:
+                return str(error.description)
+        return ""
+
+    async def hidden(self, names: Iterable[str]) -> set[str]:
+        """Those of the topics that this user may not describe: they may well exist."""
+        request = MetadataRequest(list(names), allow_auto_topic_creation=False)
+        async with self._client_of_its_own() as client:
+            response = await client.send(client.get_random_node(), request)
+        refused = TopicAuthorizationFailedError.errno
+        return {topic["topic"] for topic in response.to_object()["topics"] if topic["error_code"] == refused}
+
+    @asynccontextmanager
+    async def _client_of_its_own(self) -> AsyncIterator[AIOKafkaClient]:
+        """For requests that the admin client does not offer."""
         client = AIOKafkaClient(**self._options)
-        await client.bootstrap()
         try:
-            kind = CoordinationType.TRANSACTION if transactional else CoordinationType.GROUP
-            await asyncio.wait_for(_look_up(client, kind, name), TIMEOUT_S)
-        except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed) as error:
-            return str(error.description)
+            await client.bootstrap()
+            yield client
         finally:
             await client.close()
-        return ""
 
     async def partitions(self) -> dict[str, int]:
         """Number of partitions of every topic there is."""

@@ -187,7 +187,7 @@ def status(
 ) -> None:
     """Jobs by state, lag and losses of all queues, or of one; or one job with its history.
 
-    Reads the topic status to its end: some seconds for each million jobs. A single job takes one partition of it.
+    Reads the topic status to its end: about ten seconds for each million jobs. A single job takes one partition of it.
     """
     settings = _settings(ctx, config)
     from streams.commands import status as command
@@ -231,8 +231,9 @@ def tail(
 ) -> None:
     """Print the records of a topic as they come, until Ctrl-C or --max.
 
-    On a terminal one readable line each; elsewhere, and with --json, one JSON object a line. With --from beginning
-    it prints what is there and goes on waiting.
+    On a terminal one readable line each; elsewhere, and with --json, one JSON object a line.
+
+    With --from beginning it prints what is there and goes on waiting.
     """
     settings = _settings(ctx, config)
     from streams.commands import tail as command

@@ -57,6 +57,10 @@ class Reader:
         self._consumer = consumer
         self._sizes = sizes
 
+    def exists(self, topic: str) -> bool:
+        """Whether this user sees a topic."""
+        return topic in self._sizes
+
     def partitions(self, topic: str) -> list[TopicPartition]:
         """All partitions of a topic. Raises CommandError where there is none."""
         if topic not in self._sizes:

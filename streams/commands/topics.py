@@ -10,7 +10,7 @@ from streams.commands import console, errors
 from streams.commands.findings import Finding, report
 from streams.settings import Settings
 
-ABSENT = "does not exist"
+DESCRIBE = "give it Describe and DescribeConfigs on all topics of the prefix"
 APPLY = "run: bullmq-streams topics apply"
 
 
@@ -38,8 +38,13 @@ async def compare(cluster: Cluster, settings: Settings) -> list[Finding]:
     """One finding for each topic that is right, and one for each difference."""
     topics = admin.wanted(settings)
     found = await cluster.describe(topic.name for topic in topics)
+    missing = [topic.name for topic in topics if topic.name not in found]
+    hidden = await cluster.hidden(missing) if missing else set()
     findings: list[Finding] = []
     for topic in topics:
+        if topic.name in hidden:
+            findings.append(Finding("error", topic.name, "may not be described by this Kafka user", DESCRIBE))
+            continue
         differences = list(_differences(topic, found.get(topic.name)))
         findings.extend(differences or [Finding("ok", topic.name, _describe(topic))])
     return findings
@@ -73,7 +78,7 @@ def _changed(topic: Wanted, found: Found) -> dict[str, str]:
 
 def _differences(topic: Wanted, found: Found | None) -> Iterator[Finding]:
     if found is None:
-        yield Finding("error", topic.name, ABSENT, APPLY)
+        yield Finding("error", topic.name, "does not exist", APPLY)
         return
     if found.partitions != topic.partitions:
         message = f"has {found.partitions} partitions, not {topic.partitions}"
