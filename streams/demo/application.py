@@ -26,7 +26,7 @@ from streams.settings import ConfigError, load
 ADD_EVERY_S: Final = 0.4
 INDEX_EVERY_S: Final = 3.0
 REPEAT_MS: Final = 5_000
-SCHEDULER: Final = "demo-crawl-slack-hourly"
+SCHEDULER: Final = "demo-crawl-slack"
 STOP_S: Final = 5.0
 LONG_LOCK_MS: Final = 30_000
 _PROBE_S: Final = 0.1
@@ -185,7 +185,7 @@ class Application:
             for job in failed[:1]:
                 await job.updateData({**job.data, "metadata": {**job.data["metadata"], "fails": 0}})
                 await job.retry()
-                say(f"failed job {job.id} retried")
+                say(f"retried the failed job {job.id}")
 
     async def _until(self, seconds: float) -> None:
         """Sleep until so many seconds after the first job."""

@@ -89,6 +89,11 @@ class Children:
         self.directory = directory
         self._all: list[Child] = []
 
+    @property
+    def have_logs(self) -> bool:
+        """Whether any was started."""
+        return bool(self._all)
+
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
         """Start a command in a session of its own: no Ctrl-C of the terminal reaches it. Raises CommandError."""
         path = self.directory / f"{name}.log"

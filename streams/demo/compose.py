@@ -6,8 +6,8 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,8 @@ from streams.commands.errors import CommandError
 from streams.demo.children import Children
 from streams.settings import Settings, load
 
+Say = Callable[[str], None]
+
 FILE: Final = "docker-compose.yml"
 PROJECT: Final = "bullmq-streams-demo"
 WITHOUT: Final = "or leave out --docker: the demo then runs on servers from PyPI"
@@ -26,27 +28,28 @@ DOWN_S: Final = 60.0
 """Docker gives each container 10 s to stop."""
 
 
-@asynccontextmanager
-async def project(children: Children, say: Callable[[str], None]) -> AsyncIterator[Settings]:
-    """Servers, bridge, worker and sample application in containers; removed at the end. Raises CommandError.
+async def up(children: Children, ends: AsyncExitStack, say: Say, say_end: Say) -> Settings:
+    """Servers, bridge, worker and sample application in containers; `ends` removes them. Raises CommandError.
 
-    Yields the settings that reach its Kafka from here.
+    Returns the settings that reach its Kafka from here.
     """
     file = _file()
     await _require_docker(children)
     compose = ("docker", "compose", "--project-name", PROJECT, "--file", str(file))
-    try:
-        say(f"docker compose up ({file}); the first time it builds and fetches images")
-        up = children.start("compose-up", (*compose, "--progress", "plain", "up", "--build", "--detach"), _plain())
-        if await children.run(up, lambda _: None):
-            raise up.failure("failed", f"look at: docker compose -p {PROJECT} logs; {WITHOUT}")
-        settings = load([], {})
-        await _topics(settings)
-        yield settings
-    finally:
-        say("docker compose down")
-        down = children.start("compose-down", (*compose, "down", "--volumes", "--remove-orphans"), _plain())
-        await down.wait(DOWN_S)
+
+    async def down() -> None:
+        say_end("docker compose down")
+        child = children.start("compose-down", (*compose, "down", "--volumes", "--remove-orphans"), _plain())
+        await child.wait(DOWN_S)
+
+    ends.push_async_callback(down)
+    say(f"docker compose up ({file}); the first time it builds and fetches images")
+    child = children.start("compose-up", (*compose, "--progress", "plain", "up", "--build", "--detach"), _plain())
+    if await children.run(child, lambda _: None):
+        raise child.failure("failed", f"look at: docker compose -p {PROJECT} logs; {WITHOUT}")
+    settings = load([], {})
+    await _topics(settings)
+    return settings
 
 
 def _file() -> Path:

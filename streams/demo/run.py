@@ -8,8 +8,8 @@ import logging
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +22,8 @@ from streams.demo import compose, consumer, servers, summary, verdict
 from streams.demo.board import Board
 from streams.demo.children import Child, Children
 from streams.demo.environment import environment
-from streams.demo.source import connection
 from streams.demo.views import FRAME_S, View, now_ms, view
 from streams.settings import ConfigError, Problem, Settings
-from streams.settings.url import masked
 
 READY_S: Final = 60.0
 FIRST_JOB_S: Final = 60.0
@@ -36,6 +34,12 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def say(text: str) -> None:
     """A step."""
     console.line(("· ", "cyan"), (text, ""))
+
+
+def _say_if_heard(text: str) -> None:
+    """At the end: nobody may be there to read it, and the rest must end all the same."""
+    with contextlib.suppress(OSError, SystemExit):  # rich leaves by SystemExit where the pipe is closed
+        say(text)
 
 
 async def main(
@@ -51,27 +55,31 @@ async def main(
     settings = servers.with_flags(settings, bootstrap, redis)
     directory = Path(tempfile.mkdtemp(prefix="bullmq-streams-demo-"))
     _log_to(directory / "demo.log")
-    demo = Demo(settings, directory, seconds)
-    work = asyncio.ensure_future(demo.on_compose() if docker else demo.on_servers(named=named))
-    loop = asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, demo.interrupt, work)
-    return await _end_of(work, demo)
-
-
-async def _end_of(work: asyncio.Task[int], demo: Demo) -> int:
     code = 1
     try:
-        code = await work
-    except asyncio.CancelledError:
-        code = 0
+        async with AsyncExitStack() as ends:
+            demo = Demo(settings, directory, seconds, ends)
+            over = await _interruptible(demo, demo.on_compose() if docker else demo.on_servers(named=named))
+        code = demo.conclude() if over else demo.stopped()
     finally:
-        demo.children.kill()  # nothing is left but where a stop was cut short
-        if code:
-            say(f"logs: {demo.directory}")
+        if code and demo.children.have_logs:
+            _say_if_heard(f"logs: {directory}")
         else:
-            shutil.rmtree(demo.directory, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
     return code
+
+
+async def _interruptible(demo: Demo, work: Coroutine[None, None, None]) -> bool:
+    """Whether the work came to its end; False where a signal ended it. Its exit stack no signal interrupts."""
+    task = asyncio.ensure_future(work)
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            asyncio.get_running_loop().add_signal_handler(number, demo.interrupt, task)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return False
+    return True
 
 
 def _log_to(file: Path) -> None:
@@ -80,10 +88,11 @@ def _log_to(file: Path) -> None:
 
 
 class Demo:
-    """One run. `directory` has the logs and the local servers' data."""
+    """One run. `directory` has the logs and the local servers' data; `ends` gets what ends all that is started."""
 
-    def __init__(self, settings: Settings, directory: Path, seconds: float | None) -> None:
+    def __init__(self, settings: Settings, directory: Path, seconds: float | None, ends: AsyncExitStack) -> None:
         self.directory = directory
+        self._ends = ends
         self.children = Children(directory)
         self._settings = settings
         self._seconds = seconds
@@ -91,90 +100,89 @@ class Demo:
         self._running: dict[str, Child] = {}
         self._interrupted = False
 
-    def interrupt(self, work: asyncio.Task[int]) -> None:
+    def interrupt(self, work: asyncio.Task[None]) -> None:
         """Ctrl-C: end in order; a second one does not wait for anybody."""
         if self._interrupted:
             self.children.kill()
-        else:
-            self._interrupted = True
-            work.cancel()
+        self._interrupted = True
+        work.cancel()
 
-    async def on_servers(self, *, named: bool) -> int:
+    async def on_servers(self, *, named: bool) -> None:
         """On the servers of the settings, or on local ones."""
         servers.require_packages()
         self._warn()
-        async with AsyncExitStack() as stack:
-            settings = self._settings
-            if not named:
-                say("no servers named: a Kafka and a Valkey from PyPI, in a folder of their own")
-                settings = await stack.enter_async_context(servers.local(settings, self.children, say))
-            settings = servers.for_demo(settings)
-            say(f"Kafka {settings.kafka.bootstrap_servers}, Redis {_redis(settings)}")
-            await servers.require_unused(settings)
-            await servers.create_topics(settings, say)
-            await stack.enter_async_context(self._process("bridge", settings, settings.bridge.http_port))
-            await stack.enter_async_context(self._process("worker", settings, settings.worker.http_port))
-            with errors.kafka(settings):
-                client = await stack.enter_async_context(consumer.consumer(settings, from_beginning=False))
-            await stack.enter_async_context(self._application(settings))
-            await self._watch(client, settings)
-        return self._judge()
+        settings = self._settings
+        if not named:
+            say("no servers named: a Kafka and a Valkey from PyPI, in a folder of their own")
+            settings = await servers.start_local(settings, self.children, self._ends, say, _say_if_heard)
+        settings = servers.for_demo(settings)
+        say(f"Kafka {settings.kafka.bootstrap_servers}, Redis {servers.redis_address(settings)}")
+        await servers.require_redis(settings)
+        await servers.require_unused(settings)
+        await servers.create_topics(settings, say)
+        await self._start("bridge", settings, settings.bridge.http_port)
+        await self._start("worker", settings, settings.worker.http_port)
+        client = await self._consumer(settings, from_beginning=False)
+        self._start_application(settings)
+        await self._watch(client, settings)
 
-    async def on_compose(self) -> int:
+    async def on_compose(self) -> None:
         """In containers; only the view runs here."""
         self._warn()
-        async with AsyncExitStack() as stack:
-            settings = await stack.enter_async_context(compose.project(self.children, say))
-            with errors.kafka(settings):
-                client = await stack.enter_async_context(consumer.consumer(settings, from_beginning=True))
-            await self._watch(client, settings)
-        return self._judge()
+        settings = await compose.up(self.children, self._ends, say, _say_if_heard)
+        client = await self._consumer(settings, from_beginning=True)
+        await self._watch(client, settings)
+
+    def stopped(self) -> int:
+        """After Ctrl-C: a summary of what there was; returns the exit code."""
+        if self._board.first_job_ms is not None:
+            summary.print_summary(self._board)
+        return 0
+
+    def conclude(self) -> int:
+        """After the time is over: summary and verdict; returns the exit code."""
+        summary.print_summary(self._board)
+        return summary.print_verdict(self._board)
 
     def _warn(self) -> None:
         late = verdict.too_late(self._seconds) if self._seconds is not None else []
         if late:
             say(f"{self._seconds:g} s are too short to see for sure: {', '.join(late)}")
 
-    def _judge(self) -> int:
-        return summary.print_verdict(self._board)
+    async def _start(self, name: str, settings: Settings, port: int) -> None:
+        """The bridge or the worker; returns when it is ready."""
+        child = self._child(name, settings, "streams.cli", name)
+        await _ready(child, port)
+        say(f"{name} is ready (process {child.process.pid}, metrics on http://127.0.0.1:{port}/metrics)")
 
-    @asynccontextmanager
-    async def _process(self, name: str, settings: Settings, port: int) -> AsyncIterator[None]:
-        """The bridge or the worker, ready; ended at the end."""
-        child = self.children.python(name, "streams.cli", name, environment=environment(settings))
-        async with self._ended(name, child):
-            await _ready(child, port)
-            say(f"{name} is ready (process {child.process.pid}, metrics on http://127.0.0.1:{port}/metrics)")
-            yield
+    def _start_application(self, settings: Settings) -> None:
+        child = self._child("application", settings, "streams.demo.application")
+        say(f"sample application on BullMQ started (process {child.process.pid}), its queues begin with demo-")
 
-    @asynccontextmanager
-    async def _application(self, settings: Settings) -> AsyncIterator[None]:
-        child = self.children.python("application", "streams.demo.application", environment=environment(settings))
-        async with self._ended("application", child):
-            say(f"sample application on BullMQ started (process {child.process.pid}), its queues begin with demo-")
-            yield
-
-    @asynccontextmanager
-    async def _ended(self, name: str, child: Child) -> AsyncIterator[None]:
+    def _child(self, name: str, settings: Settings, *arguments: str) -> Child:
+        child = self.children.python(name, *arguments, environment=environment(settings))
         self._running[name] = child
-        try:
-            yield
-        finally:
-            del self._running[name]
-            say(f"stopping the {name}")
+
+        async def stop() -> None:
+            _say_if_heard(f"stopping the {name}")
             await child.stop()
 
+        self._ends.push_async_callback(stop)
+        return child
+
+    async def _consumer(self, settings: Settings, *, from_beginning: bool) -> AIOKafkaConsumer:
+        with errors.kafka(settings):
+            return await self._ends.enter_async_context(consumer.consumer(settings, from_beginning=from_beginning))
+
     async def _watch(self, client: AIOKafkaConsumer, settings: Settings) -> None:
-        """Show what comes until the time is over. The summary is printed also after Ctrl-C."""
+        """Show what comes until the time is over."""
         reading = asyncio.ensure_future(consumer.read(client, settings, self._board))
-        title = f"Kafka {settings.kafka.bootstrap_servers}"
         try:
-            with view(title, self._seconds) as shown:
+            with view(f"Kafka {settings.kafka.bootstrap_servers}", self._seconds) as shown:
                 await self._until_over(shown, reading)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-            summary.print_summary(self._board)
 
     async def _until_over(self, shown: View, reading: asyncio.Task[None]) -> None:
         started_ms = now_ms()
@@ -214,7 +222,3 @@ async def _ready(child: Child, port: int) -> None:
                             missing = ", ".join((await response.json())["missing"])
                     await asyncio.sleep(_ASK_S)
     raise child.failure(f"is not ready after {READY_S:.0f} s (missing: {missing})", "run: bullmq-streams doctor")
-
-
-def _redis(settings: Settings) -> str:
-    return masked(connection(settings).url.get_secret_value())

@@ -20,6 +20,7 @@ WIDE: Final = 100
 """Columns from which the job's error or cause has room."""
 _STATES_HEIGHT: Final = len(STATES) + 2
 _BORDER: Final = 2
+_JOB_WIDTH: Final = 24
 _BORDER_STYLE: Final = "bright_black"
 
 
@@ -80,7 +81,7 @@ class Screen:
         history = board.events.last(max(5, width - 24), self._now_ms)
         firing = len(board.firing)
         table = Table.grid(padding=(0, 1))
-        table.add_column(width=11, style="bright_black", no_wrap=True)
+        table.add_column(min_width=11, style="bright_black", no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_row(
             "events/s",
@@ -91,8 +92,8 @@ class Screen:
         table.add_row("transitions", str(board.transitions_total))
         table.add_row("alerts", Text(f"{firing} firing", "bold red" if firing else "green"))
         table.add_row("seen", self._seen())
-        table.add_row("", Text("delay: BullMQ's entry → here", "bright_black"))
-        return _panel(table, "last minute", _STATES_HEIGHT)
+        table.add_row("", Text("BullMQ's entry → here", "bright_black"))
+        return _panel(table, "figures", _STATES_HEIGHT)
 
     def _seen(self) -> Text:
         marks = [each.seen(self._board) for each in EXPECTED]
@@ -102,7 +103,7 @@ class Screen:
 
     def _transitions(self, height: int, width: int) -> Panel:
         table = Table.grid(padding=(0, 1), expand=True)
-        for options in ({"width": 8}, {"width": 9}, {"width": 1}, {"width": 9}, {"ratio": 2}, {"ratio": 3}):
+        for options in ({"width": 8}, {"width": 9}, {"width": 1}, {"width": 9}, {"width": _JOB_WIDTH}, {"ratio": 1}):
             table.add_column(no_wrap=True, overflow="ellipsis", **options)  # type: ignore[arg-type]
         newest = list(self._board.transitions)[-(height - _BORDER) :]
         for value in reversed(newest):

@@ -6,24 +6,26 @@ import asyncio
 import importlib.util
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from streams import admin
 from streams.commands import errors
 from streams.commands.errors import CommandError
 from streams.demo.children import Children
 from streams.demo.crawling import QUEUES
-from streams.demo.source import source_name
+from streams.demo.source import connection, source_name
 from streams.local import stack
 from streams.local.errors import INSTALL
 from streams.settings import Bridge, ConfigError, Problem, Settings, Source
-from streams.settings.url import check_bootstrap, check_url
+from streams.settings.url import check_bootstrap, check_url, masked
 
 Say = Callable[[str], None]
 
@@ -86,6 +88,25 @@ def require_packages() -> None:
         raise CommandError("the sample application needs BullMQ's Python port", f"run: {INSTALL}")
 
 
+def redis_address(settings: Settings) -> str:
+    """The URL of the Redis without its password."""
+    return masked(connection(settings).url.get_secret_value())
+
+
+async def require_redis(settings: Settings) -> None:
+    """Raise CommandError where the Redis does not answer."""
+    client = Redis.from_url(connection(settings).url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5)
+    try:
+        await client.ping()
+    except (RedisError, OSError) as error:
+        raise CommandError(
+            f"Redis at {redis_address(settings)} does not answer ({type(error).__name__})",
+            "is it running, and are address, user and password right? sources.<name>.url or --redis names it",
+        ) from None
+    finally:
+        await client.aclose()
+
+
 async def require_unused(settings: Settings) -> None:
     """Raise CommandError where a worker is at work on these topics: two that write one table would spoil it."""
     group = settings.worker.app_id
@@ -118,26 +139,23 @@ async def create_topics(settings: Settings, say: Say) -> None:
     say(f"{len(missing)} topics {settings.kafka.topic_prefix}.* created, {len(found)} were there")
 
 
-@asynccontextmanager
-async def local(settings: Settings, children: Children, say: Say) -> AsyncIterator[Settings]:
-    """A Kafka and a Valkey in a folder of the demo's own, stopped at the end. Raises CommandError."""
+async def start_local(settings: Settings, children: Children, ends: AsyncExitStack, say: Say, say_end: Say) -> Settings:
+    """A Kafka and a Valkey in a folder of the demo's own; `ends` stops them. Raises CommandError."""
     directory = children.directory / "servers"
-    try:
-        child = children.python("servers", "streams.local", "up", "--dir", str(directory))
-        lines: list[str] = []
-        code = await children.run(child, lambda line: _servers_line(line, lines, say))
-        if code:
-            said = next((line for line in lines if line.startswith("error: ")), "")
-            raise CommandError(said.removeprefix("error: ")) if said else child.failure(f"failed with code {code}")
-        found = json.loads(lines[-1])
-        yield _with_url(_with_kafka(settings, found["bootstrap"]), SecretStr(found["redis"]))
-    finally:
-        await asyncio.to_thread(stack.down, directory, say)
+    ends.push_async_callback(asyncio.to_thread, stack.down, directory, say_end)
+    child = children.python("servers", "streams.local", "up", "--dir", str(directory))
+    lines: list[str] = []
+    code = await children.run(child, lambda line: _servers_line(line, lines, say))
+    if code:
+        said = next((line for line in lines if line.startswith("error: ")), "")
+        raise CommandError(said.removeprefix("error: ")) if said else child.failure(f"failed with code {code}")
+    found = json.loads(next(line for line in lines if line.startswith("{")))
+    return _with_url(_with_kafka(settings, found["bootstrap"]), SecretStr(found["redis"]))
 
 
 def _servers_line(line: str, lines: list[str], say: Say) -> None:
     lines.append(line)
-    if not line.startswith(("{", "error: ")):
+    if line.startswith(("starting ", "fetching ")):  # no traceback
         say(line)
 
 

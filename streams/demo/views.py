@@ -50,8 +50,8 @@ class Plain:
             self._line(f"first job {state}")
         for incident, alert in board.alerts.items():
             if self._alerts.get(incident) != alert["status"]:
-                self._alerts[incident] = alert["status"]
                 self._line(f"alert {lines.alert(alert).plain}")
+        self._alerts = {incident: alert["status"] for incident, alert in board.alerts.items()}
         if now_ms() - self._counted_ms >= COUNTS_EVERY_MS:
             self._counted_ms = now_ms()
             self._line(
