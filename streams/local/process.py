@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,6 +24,8 @@ from streams.local.errors import LocalStackError
 HOST: Final = "127.0.0.1"
 _POLL_S: Final = 0.02
 _PORTS: Final = "ports.json"
+_PROC: Final = Path("/proc")
+_OWN_PORTS: Final = range(20_000, 32_000)
 _TAIL_BYTES: Final = 2000
 # Children of this very process stay zombies until asked about; they are kept here to be asked.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -122,9 +125,9 @@ def _works_in(pid: int, directory: Path) -> bool:
 
 def _working_directory(pid: int) -> Path | None:
     """The working directory of a live process; None for a dead one, a zombie, and somebody else's."""
-    if Path("/proc/self").exists():
+    if _PROC.exists():
         try:
-            return Path(f"/proc/{pid}/cwd").resolve(strict=True)
+            return (_PROC / str(pid) / "cwd").resolve(strict=True)
         except OSError:
             return None
     lsof = shutil.which("lsof", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
@@ -144,7 +147,7 @@ def ports(directory: Path, wanted: Mapping[str, int]) -> dict[str, int]:
     """
     before = known_ports(directory)
     chosen = {name: port or before.get(name, 0) for name, port in wanted.items()}
-    sockets = [_listen(port) for port in chosen.values()]
+    sockets = [_listen(port) if port else _listen_anywhere() for port in chosen.values()]
     chosen = {name: sock.getsockname()[1] for name, sock in zip(chosen, sockets, strict=True)}
     for sock in sockets:
         sock.close()
@@ -164,5 +167,16 @@ def _listen(port: int) -> socket.socket:
         return socket.create_server((HOST, port))
     except OSError as error:
         raise LocalStackError(
-            f"port {port} cannot be used ({error.strerror}); end the program that has it, or choose another port"
+            f"port {port} cannot be used ({os.strerror(error.errno or 0)}): "
+            "end the program that has it, or choose another port"
         ) from None
+
+
+def _listen_anywhere() -> socket.socket:
+    """Below the range of outgoing connections: one of those could take the port while its server is down, and a client
+    that knocks at such a port in vain can even end up connected to itself.
+    """
+    for port in random.sample(_OWN_PORTS, len(_OWN_PORTS)):
+        with contextlib.suppress(OSError):
+            return socket.create_server((HOST, port))
+    raise LocalStackError("no free port between 20000 and 32000; end what uses them")
