@@ -206,6 +206,8 @@ def _problems(errors: Iterable[ErrorDetails], collected: Collected) -> Iterator[
         path = tuple(str(part) for part in error["loc"])
         while path and path not in collected.values:
             path = path[:-1]
+        if not path:
+            yield Problem("settings", ".".join(map(str, error["loc"])), error["msg"])
         if not path or path in seen:
             continue
         seen.add(path)
