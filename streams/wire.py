@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -17,11 +17,8 @@ loads = orjson.loads
 JSONDecodeError = orjson.JSONDecodeError
 Raw = orjson.Fragment
 """JSON text that goes out as it is, unchecked: only for text that `dumps` made or `loads` accepted."""
-
-
-def dumps(value: Any) -> bytes:
-    """JSON in UTF-8. Integers beyond 64 bits and lone surrogates raise TypeError (orjson.JSONEncodeError)."""
-    return orjson.dumps(value)
+dumps = orjson.dumps
+"""JSON in UTF-8. Integers beyond 64 bits and lone surrogates raise TypeError (orjson.JSONEncodeError)."""
 
 
 @lru_cache(maxsize=1024)

@@ -13,6 +13,10 @@ Alert = dict[str, Any]
 
 FAILED_RULE: Final = "failed"
 STUCK_RULE: Final = "stuck"
+RULES: Final = frozenset({FAILED_RULE, STUCK_RULE})
+"""Each rule has the name of the state that opens it."""
+OPEN: Final = "alerts"
+"""The note that holds what is open."""
 ALERT_NAMES: Final = {FAILED_RULE: "BullMQJobFailed", STUCK_RULE: "BullMQJobStuck"}
 _GONE: Final = frozenset({"removed", "vanished", "replaced"})
 

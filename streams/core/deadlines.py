@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Final, NamedTuple
 
 from streams.core import lifecycle as lc
@@ -25,14 +24,14 @@ class Visit(NamedTuple):
     reason: str
 
 
-def next_look(row: Row, now: int, event: Event, rules: Rules, key: str) -> int:
+def next_look(row: Row, now: int, event: Event, rules: Rules) -> int:
     """The ms at which the row is due, having just been changed by `event` at `now`."""
     state = row["state"]
     if state in lc.FINISHED:
         return int(row["since"]) + rules.retention_ms
     if state == lc.ACTIVE:
         return _next_look_at_a_running_job(row, now, event, rules)
-    return now + rules.verify_after_ms + _jitter(key, rules.verify_after_ms // JITTER)
+    return now + rules.verify_after_ms + _jitter(row["life"], rules.verify_after_ms // JITTER)
 
 
 def _next_look_at_a_running_job(row: Row, now: int, event: Event, rules: Rules) -> int:
@@ -45,8 +44,9 @@ def _next_look_at_a_running_job(row: Row, now: int, event: Event, rules: Rules) 
     return int((suspect["at"] if suspect else now) + rules.check_interval_ms)
 
 
-def _jitter(key: str, spread_ms: int) -> int:
-    return zlib.crc32(key.encode()) % spread_ms if spread_ms else 0
+def _jitter(life: int, spread_ms: int) -> int:
+    """The same for a life at every look; neighbours in time are spread (Knuth's multiplicative hash)."""
+    return life * 2_654_435_761 % spread_ms if spread_ms else 0
 
 
 def visit(row: Row, now: int) -> Visit | None:

@@ -102,7 +102,8 @@ class Step:
         if to != lifecycle.REMOVED:
             row["state"], row["source_state"], row["since"] = to, source_to, at
         self.transitions.append(transition)
-        self.alerts.extend(alerts.decide(row, transition, self.key, self.rules, snapshot=self._is_snapshot()))
+        if to in alerts.RULES or alerts.OPEN in row[NOTES]:
+            self.alerts.extend(alerts.decide(row, transition, self.key, self.rules, snapshot=self._is_snapshot()))
 
     def _transition(self, state_from: str | None, cause: str, *, error: str | None, at: int) -> Transition:
         row = self.row
@@ -145,7 +146,7 @@ class Step:
             note(row, suspect=None)
         row["position"] = self.event["stream_id"]
         row["observed_at"] = self.event["observed_at"] if self.observed else None
-        due = deadlines.next_look(row, self.now, self.event, self.rules, self.key)
+        due = deadlines.next_look(row, self.now, self.event, self.rules)
         if row[NOTES]["due"] != due:
             row[NOTES] = {**row[NOTES], "due": due}
         return Result(row, self.transitions, self.alerts, self.anomalies)

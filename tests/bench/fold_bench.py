@@ -56,7 +56,7 @@ def run(records: list[Any]) -> tuple[float, int, int]:
         encoded = tx.encode()
         outputs += len(tx.outputs)
         for key, raw in encoded.items():
-            rows[key] = bytes(memoryview(raw))
+            rows[key] = bytes(memoryview(raw or b""))
         info = SimpleNamespace(seconds=0.01, fetches=[batch], committed_at_ms=0, events=len(batch))
         handler.on_committed(0, tx.staged, info)  # type: ignore[arg-type]
     return time.process_time() - begin, len(rows), outputs
