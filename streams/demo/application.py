@@ -28,6 +28,7 @@ INDEX_EVERY_S: Final = 3.0
 REPEAT_MS: Final = 5_000
 SCHEDULER: Final = "demo-crawl-slack"
 STOP_S: Final = 5.0
+TIDY_S: Final = 2.0
 LONG_LOCK_MS: Final = 30_000
 _PROBE_S: Final = 0.1
 
@@ -133,9 +134,11 @@ class Application:
 
     async def _close(self) -> None:
         """Leave no worker, no scheduler and no paused queue behind."""
+        # With Redis gone BullMQ's connection would try again for minutes; TimeoutError is an OSError.
         with contextlib.suppress(RedisError, OSError):
-            await self._crawling.removeJobScheduler(SCHEDULER)
-            await self._crawling.resume()
+            async with asyncio.timeout(TIDY_S):
+                await self._crawling.removeJobScheduler(SCHEDULER)
+                await self._crawling.resume()
         await self._crawlers.stop()
         for queue in (self._crawling, self._indexing):
             with contextlib.suppress(RedisError, OSError):

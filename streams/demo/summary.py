@@ -10,7 +10,7 @@ from streams.demo.board import Board
 def print_summary(board: Board) -> None:
     """Figures of the whole run."""
     line(("\nsummary", "bold"))
-    line(("  jobs now     ", "bright_black"), (lines.counts(board).plain, ""))
+    line(("  jobs         ", "bright_black"), (lines.counts(board).plain, ""))
     line(("  events       ", "bright_black"), (str(board.events.total), ""))
     line(("  transitions  ", "bright_black"), (str(board.transitions_total), ""))
     line(("  alerts       ", "bright_black"), (_alerts(board), ""))
