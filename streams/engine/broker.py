@@ -6,8 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.protocol.metadata import MetadataRequest
 
 if TYPE_CHECKING:
     from streams.engine.api import EngineOptions
@@ -28,7 +29,7 @@ class Broker:
         self.kafka: bool | None = None
         self.topics: bool | None = None
         self.trouble = ""
-        self._admin: Any = None
+        self._client: Any = None
         self._told = ""
 
     async def wait(self) -> None:
@@ -59,9 +60,9 @@ class Broker:
 
     async def close(self) -> None:
         """Let go of the connection."""
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            closing = asyncio.get_running_loop().create_task(admin.close())
+        client, self._client = self._client, None
+        if client is not None:
+            closing = asyncio.get_running_loop().create_task(client.close())
             await asyncio.wait([closing], timeout=ANSWER_TIMEOUT_S)
             if not closing.done():
                 closing.cancel()
@@ -74,11 +75,18 @@ class Broker:
         return (self.options.events_topic, self.options.table_topic, *self.options.output_topics)
 
     async def _partitions(self) -> dict[str, int]:
-        """Partition count of each wanted topic that exists."""
-        if self._admin is None:
-            self._admin = AIOKafkaAdminClient(**self.options.client, client_id=f"{self.options.app_id}-watch")
-            await self._admin.start()
-        described = await self._admin.describe_topics(list(self.wanted))
+        """Partition count of each wanted topic that exists.
+
+        Not by describing them: on a broker that creates topics by itself (Kafka's default) the question would.
+        """
+        if self._client is None:
+            self._client = AIOKafkaClient(**self.options.client, client_id=f"{self.options.app_id}-watch")
+            await self._client.bootstrap()
+        node = self._client.get_random_node()
+        if node is None:
+            raise NodeNotReadyError("no broker is known")
+        response = await self._client.send(node, MetadataRequest(list(self.wanted), allow_auto_topic_creation=False))
+        described = response.to_object()["topics"]
         return {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
 
     def _judge(self, found: dict[str, int]) -> str:

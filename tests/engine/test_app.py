@@ -11,7 +11,7 @@ from typing import Any
 
 import faust
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from streams.engine import Stats, build
 from streams.engine import app as engine_app
@@ -95,7 +95,17 @@ async def test_nothing_is_made_in_the_working_directory(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-class FakeAdmin:
+class Answer:
+    """A metadata response."""
+
+    def __init__(self, topics: list[dict[str, Any]]) -> None:
+        self.topics = topics
+
+    def to_object(self) -> dict[str, Any]:
+        return {"topics": self.topics}
+
+
+class FakeClient:
     """Topics with their partition counts; raises `error` while it is set."""
 
     topics: dict[str, int] = {}  # noqa: RUF012
@@ -104,32 +114,43 @@ class FakeAdmin:
 
     def __init__(self, **_: Any) -> None: ...
 
-    async def start(self) -> None:
-        if FakeAdmin.error:
-            raise FakeAdmin.error
+    async def bootstrap(self) -> None:
+        if FakeClient.error:
+            raise FakeClient.error
 
-    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
-        if FakeAdmin.error:
-            raise FakeAdmin.error
-        return [
-            {"topic": name, "error_code": 0 if name in self.topics else 3, "partitions": [0] * self.topics.get(name, 0)}
-            for name in names
-        ]
+    def get_random_node(self) -> int | None:
+        return None if isinstance(FakeClient.error, NodeNotReadyError) else 1
+
+    async def send(self, _node: int, request: Any) -> Answer:
+        assert request._allow_auto_topic_creation is False, "the question would make the topics"
+        if FakeClient.error:
+            raise FakeClient.error
+        return Answer(
+            [
+                {
+                    "topic": name,
+                    "error_code": 0 if name in self.topics else 3,
+                    "partitions": [0] * self.topics.get(name, 0),
+                }
+                for name in request._topics
+            ]
+        )
 
     async def close(self) -> None:
-        FakeAdmin.closed += 1
+        FakeClient.closed += 1
 
 
 @pytest.fixture
-def admin(monkeypatch: pytest.MonkeyPatch) -> type[FakeAdmin]:
-    monkeypatch.setattr(engine_broker, "AIOKafkaAdminClient", FakeAdmin)
+def admin(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
+    monkeypatch.setattr(engine_broker, "AIOKafkaClient", FakeClient)
     monkeypatch.setattr(engine_broker, "FIRST_RETRY_S", 0.001)
     monkeypatch.setattr(engine_broker, "LAST_RETRY_S", 0.002)
-    FakeAdmin.topics = {TOPICS.events: 8, TOPICS.table: 8, TOPICS.out: 8}
-    FakeAdmin.error = None
-    return FakeAdmin
+    FakeClient.topics = {TOPICS.events: 8, TOPICS.table: 8, TOPICS.out: 8}
+    FakeClient.error = None
+    return FakeClient
 
 
+@pytest.mark.errors_expected
 @pytest.mark.usefixtures("admin")
 class TestBroker:
     async def test_all_well(self):
@@ -175,6 +196,7 @@ class TestBroker:
         assert broker.kafka is False
 
 
+@pytest.mark.errors_expected
 @pytest.mark.usefixtures("admin")
 async def test_readiness_names_what_is_missing():
     app = build(options("b:1", PREFIX), Counting(TOPICS))
@@ -244,6 +266,7 @@ class TestRun:
         assert told == [1]
         assert app.ticks
 
+    @pytest.mark.errors_expected
     async def test_a_crash_is_1(self):
         app: Any = FakeApp()
         running = asyncio.create_task(engine_run.run(app, tick_interval_s=1))
@@ -252,6 +275,7 @@ class TestRun:
         assert await running == 1
         assert app.stopped == 1
 
+    @pytest.mark.errors_expected
     async def test_a_start_that_fails_is_1(self):
         app: Any = FakeApp()
         app.start_error = OSError("no")
@@ -266,6 +290,7 @@ class TestRun:
         assert await asyncio.wait_for(running, 2) == 0
         assert not app.started.is_set()
 
+    @pytest.mark.errors_expected
     @pytest.mark.parametrize(("crashes", "code"), [(False, 0), (True, 1)])
     async def test_a_stop_that_hangs_ends_the_process(self, monkeypatch, crashes, code):
         monkeypatch.setattr(engine_run, "STOP_TIMEOUT_S", 0.02)

@@ -70,6 +70,7 @@ async def test_aiokafka_would_commit_without_a_failed_batch_so_nobody_commits(mo
     assert calls.index("abort") < calls.index("offsets") < calls.index("commit")
 
 
+@pytest.mark.errors_expected
 async def test_it_gives_up_after_five_attempts(monkeypatch):
     bench = Bench(monkeypatch)
     await bench.assign(0)
@@ -111,6 +112,7 @@ async def test_fenced_and_rebalanced_is_no_crash(monkeypatch):
     assert bench.app.crashes == []
 
 
+@pytest.mark.errors_expected
 async def test_a_lost_producer_ends_the_process_at_once(monkeypatch):
     bench = Bench(monkeypatch)
     await bench.assign(0)
@@ -122,6 +124,7 @@ async def test_a_lost_producer_ends_the_process_at_once(monkeypatch):
     assert "abort" not in bench.producer.calls
 
 
+@pytest.mark.errors_expected
 async def test_a_commit_nobody_can_tell_about_is_not_tried_again(monkeypatch):
     bench = Bench(monkeypatch)
     await bench.assign(0)
@@ -133,6 +136,7 @@ async def test_a_commit_nobody_can_tell_about_is_not_tried_again(monkeypatch):
     assert bench.store.parts[0] == {}
 
 
+@pytest.mark.errors_expected
 async def test_an_error_of_the_fold_ends_the_process_and_writes_nothing(monkeypatch):
     class Broken(Counting):
         def on_record(self, *_: Any) -> None:

@@ -270,6 +270,7 @@ class TestEventsAndTableTogether:
         await app.consumer.subscribe({TOPICS.events})
         assert app.consumer._thread.calls == []
 
+    @pytest.mark.errors_expected
     async def test_a_partition_without_its_rows_is_not_fetched_and_ends_the_process(self, monkeypatch):
         monkeypatch.setattr("streams.engine.engine.REBALANCE_GRACE_S", 0.0)
         bench = Bench(monkeypatch, tables=(0,), session_timeout_s=0.02)
@@ -280,6 +281,7 @@ class TestEventsAndTableTogether:
             await bench.app.crashed.wait()
         assert "co-partitioned" in str(bench.app.crashes[0])
 
+    @pytest.mark.errors_expected
     async def test_a_rebalance_cures_it(self, monkeypatch):
         monkeypatch.setattr("streams.engine.engine.REBALANCE_GRACE_S", 0.0)
         bench = Bench(monkeypatch, tables=(0,), session_timeout_s=0.02)
