@@ -19,8 +19,9 @@ from typing import Any, Final
 from bullmq import Queue
 from redis.exceptions import RedisError
 
+from streams.commands.errors import CommandError
 from streams.demo import crawling, timeline
-from streams.demo.source import Connection, connection
+from streams.demo.source import Connection, connection, require_redis
 from streams.settings import ConfigError, load
 
 ADD_EVERY_S: Final = 0.4
@@ -207,8 +208,9 @@ async def run(where: Connection) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
+        await require_redis(where)  # BullMQ itself would try for minutes without a word
         await Application(where, random.Random()).run(stop)  # noqa: S311 - sample data, no secrets
-    except (ApplicationError, RedisError, OSError) as error:
+    except (ApplicationError, CommandError, RedisError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

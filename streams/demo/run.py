@@ -22,6 +22,7 @@ from streams.demo import compose, consumer, servers, summary, verdict
 from streams.demo.board import Board
 from streams.demo.children import Child, Children
 from streams.demo.environment import environment
+from streams.demo.source import connection, require_redis
 from streams.demo.views import FRAME_S, View, now_ms, view
 from streams.settings import ConfigError, Problem, Settings
 
@@ -116,8 +117,9 @@ class Demo:
             say("no servers named: a Kafka and a Valkey from PyPI, in a folder of their own")
             settings = await servers.start_local(settings, self.children, self._ends, say, _say_if_heard)
         settings = servers.for_demo(settings)
-        say(f"Kafka {settings.kafka.bootstrap_servers}, Redis {servers.redis_address(settings)}")
-        await servers.require_redis(settings)
+        where = connection(settings)
+        say(f"Kafka {settings.kafka.bootstrap_servers}, Redis {where.address}")
+        await require_redis(where)
         await servers.require_unused(settings)
         await servers.create_topics(settings, say)
         await self._start("bridge", settings, settings.bridge.http_port)

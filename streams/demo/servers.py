@@ -13,19 +13,17 @@ from typing import Any, Final
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from streams import admin
 from streams.commands import errors
 from streams.commands.errors import CommandError
 from streams.demo.children import Children
 from streams.demo.crawling import QUEUES
-from streams.demo.source import connection, source_name
+from streams.demo.source import source_name
 from streams.local import stack
 from streams.local.errors import INSTALL
 from streams.settings import Bridge, ConfigError, Problem, Settings, Source
-from streams.settings.url import check_bootstrap, check_url, masked
+from streams.settings.url import check_bootstrap, check_url
 
 Say = Callable[[str], None]
 
@@ -86,25 +84,6 @@ def require_packages() -> None:
     """Raise CommandError where BullMQ's Python port is missing."""
     if importlib.util.find_spec("bullmq") is None:
         raise CommandError("the sample application needs BullMQ's Python port", f"run: {INSTALL}")
-
-
-def redis_address(settings: Settings) -> str:
-    """The URL of the Redis without its password."""
-    return masked(connection(settings).url.get_secret_value())
-
-
-async def require_redis(settings: Settings) -> None:
-    """Raise CommandError where the Redis does not answer."""
-    client = Redis.from_url(connection(settings).url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5)
-    try:
-        await client.ping()
-    except (RedisError, OSError) as error:
-        raise CommandError(
-            f"Redis at {redis_address(settings)} does not answer ({type(error).__name__})",
-            "is it running, and are address, user and password right? sources.<name>.url or --redis names it",
-        ) from None
-    finally:
-        await client.aclose()
 
 
 async def require_unused(settings: Settings) -> None:

@@ -132,6 +132,7 @@ def test_a_child_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> No
 
 
 @pytest.mark.system
+@pytest.mark.slow
 def test_too_short_a_demo_says_what_it_may_not_show_and_what_it_has_not(tmp_path: Path) -> None:
     began = time.monotonic()
     with ended(start(tmp_path, "--seconds", "2")) as demo:

@@ -6,7 +6,7 @@ import pytest
 
 from streams.commands.errors import CommandError
 from streams.demo import servers
-from streams.demo.source import connection, source_name
+from streams.demo.source import connection, require_redis, source_name
 from streams.settings import ConfigError, Settings, load
 
 URL = "BULLMQ_STREAMS_SOURCES__DEFAULT__URL"
@@ -67,7 +67,7 @@ def test_the_source_is_the_default_one_or_the_first() -> None:
 
 async def test_a_redis_that_does_not_answer_is_told_with_a_remedy() -> None:
     with pytest.raises(CommandError) as failure:
-        await servers.require_redis(load([], {URL: "redis://:secret@127.0.0.1:1/0"}))
+        await require_redis(connection(load([], {URL: "redis://:secret@127.0.0.1:1/0"})))
 
     assert "redis://:***@127.0.0.1:1/0 does not answer" in str(failure.value)
     assert "--redis" in failure.value.remedy
