@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from streams.commands.config import plain
+from streams.docs.lifecycle import lifecycle_page
+from streams.docs.topics import asyncapi_page, topics_page
 from streams.settings import schema
 from streams.settings.schema import Key
 from streams.telemetry.names import METRICS, Metric, Role
@@ -116,5 +118,8 @@ def _default(key: Key) -> Any:
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/settings.md": settings_page,
     "docs/metrics.md": metrics_page,
+    "docs/lifecycle.md": lifecycle_page,
+    "docs/topics.md": topics_page,
+    "docs/asyncapi.json": asyncapi_page,
     "config/default.toml": default_toml,
 }

@@ -1,0 +1,125 @@
+"""Records of the topic events: entries and observations."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from streams.docs.schemas.words import Ms, Place, Shape, StreamId
+
+
+class Parent(Shape):
+    """The parent of a flow's child, with whatever options BullMQ keeps beside it."""
+
+    id: str | None
+    """The parent's id."""
+    queue: str | None
+    """The parent's queue."""
+
+
+class Job(Shape):
+    """A job's hash in Redis under our names. What the hash has not is absent or null."""
+
+    name: str | None = None
+    """The job's name."""
+    data: Any = None
+    """The payload, parsed; text where it is no JSON."""
+    opts: Any = None
+    """BullMQ's options under its own (short) keys."""
+    timestamp: int | None = None
+    """Creation, ms."""
+    delay: int | None = None
+    """The hash's `delay`: ms from the moment it was set."""
+    priority: int | None = None
+    """0 = none."""
+    progress: Any = None
+    """Whatever the processor reported last."""
+    attempts_made: int
+    """`attemptsMade`, else `atm`, else 0."""
+    attempts_started: int | None = None
+    """`ats`; BullMQ 4 has none."""
+    counts_starts: Literal[True] | None = None
+    """BullMQ 4 wrote this hash: it counts an attempt when it starts."""
+    stalled_count: int
+    """`stc`, else `stalledCounter`, else 0."""
+    processed_on: int | None = None
+    """Last time that a worker took it, ms."""
+    finished_on: int | None = None
+    """End, ms."""
+    failed_reason: str | None = None
+    """Error text of the last failed attempt."""
+    stacktrace: Any = None
+    """One stack for each failed attempt."""
+    return_value: Any = None
+    """The processor's result, parsed; text where it is no JSON."""
+    parent: Parent | None = None
+    """Of a flow's child."""
+    deferred_failure: str | None = None
+    """`defa`: the job will be failed as soon as a worker takes it."""
+    processed_by: str | None = None
+    """`pb`: the worker's name, where it has one."""
+    repeat_job_key: str | None = None
+    """`rjk`: scheduler that made the job."""
+    deduplication_id: str | None = None
+    """`deid`."""
+
+
+class Entry(Shape):
+    """One entry of a queue's event stream in Redis. `event` is BullMQ's word; custom events pass through."""
+
+    source: str
+    """Name of the source in the settings."""
+    queue: str
+    """The queue."""
+    job_id: str
+    """The job, empty for entries that concern none (`paused`, `drained`, …)."""
+    event: str
+    """`added`, `waiting`, `active`, `progress`, `completed`, …"""
+    stream_id: StreamId
+    """The entry's id in Redis."""
+    fields: dict[str, str]
+    """The entry's other fields, untouched."""
+    queue_paused: bool
+    """Whether the queue was paused at this entry."""
+    job: Job | None
+    """The job's hash; null where it was gone, not read, or not needed."""
+    enriched: bool
+    """Whether `job` is there."""
+    job_as_of: StreamId | None = None
+    """The stream's last id when the hash was read: the hash may be newer than the entry."""
+    where: Literal["wait", "prioritized"] | None = None
+    """On `waiting`: where the job was; null when it had already moved on."""
+    stalled: Literal[True] | None = None
+    """On `waiting`: a stalled check put the job back."""
+
+
+class Observation(Shape):
+    """What a look at a job in Redis has shown, placed behind every entry up to `stream_id` and before the rest."""
+
+    source: str
+    """Name of the source in the settings."""
+    queue: str
+    """The queue."""
+    job_id: str
+    """The job."""
+    event: Literal["observed"]
+    """Always `observed`."""
+    reason: Literal["snapshot", "probe", "pause", "resume", "verify"]
+    """Why somebody looked."""
+    stream_id: StreamId
+    """The stream's last id at the look."""
+    observed_at: Ms
+    """Clock of Redis at the look, ms."""
+    found: bool
+    """Whether the job was there."""
+    where: Place | None
+    """BullMQ's list or sorted set."""
+    due_at: int | None
+    """When a delayed job is due, ms."""
+    lock_ttl_ms: int | None
+    """How long the lock will last; null = no lock."""
+    queue_paused: bool
+    """Whether the queue was paused."""
+    job: Job | None
+    """The hash; null where the job is gone, and where only its place was asked for (`pause`, `resume`)."""
+    enriched: bool
+    """Whether `job` is there."""
