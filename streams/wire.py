@@ -11,6 +11,7 @@ import orjson
 Headers = list[tuple[str, bytes]]
 
 NO_HEADERS: Final[Headers] = []
+_LAST_SECOND: Final = "9999-12-31T23:59:59"
 _FIXED: Final[Headers] = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
 
 loads = orjson.loads
@@ -24,12 +25,19 @@ dumps = orjson.dumps
 @lru_cache(maxsize=1024)
 def _second(seconds: int) -> str:
     """Events come in order of time, so nearly all of them share their second with the one before."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    except (ValueError, OverflowError):
+        return _LAST_SECOND
 
 
 def rfc3339(ms: int) -> str:
-    """Milliseconds since the epoch as `2026-11-24T20:57:53.123Z`."""
-    seconds, milli = divmod(ms, 1000)
+    """Milliseconds since the epoch as `2026-11-24T20:57:53.123Z`.
+
+    A stream id may be any number and a clock may be wrong: what lies before 1970 or after the year 9999, the last that
+    RFC 3339 can write, becomes the nearest second that it can.
+    """
+    seconds, milli = divmod(max(ms, 0), 1000)
     return f"{_second(seconds)}.{milli:03d}Z"
 
 
