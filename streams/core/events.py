@@ -21,9 +21,8 @@ OPENS_NO_LIFE: Final = frozenset(
 )
 """Entries that name a job without saying where it is: an unknown job is asked for, not invented."""
 
-_MAX_ID_LENGTH: Final = 40
-_STREAM_ID: Final = re.compile(r"\d{1,20}-\d{1,20}")
-
+_MAX_DIGITS: Final = 20
+_STREAM_ID: Final = re.compile(rf"[0-9]{{1,{_MAX_DIGITS}}}-[0-9]{{1,{_MAX_DIGITS}}}")
 
 _DASH: Final = -2
 """Where the dash stands in ids whose sequence has one digit."""
@@ -79,6 +78,14 @@ def _is_ms(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_whole_or_null(value: object) -> bool:
+    return value is None or type(value) is int
+
+
+def _is_text_or_null(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
 def _is_job(value: object) -> bool:
     return value is None or isinstance(value, dict)
 
@@ -96,6 +103,13 @@ _LOOK: Final[tuple[_Check, ...]] = (
     ("observed_at", _is_ms, "milliseconds since the epoch"),
     ("found", _is_flag, "true or false"),
 )
+_OPTIONAL: Final[tuple[_Check, ...]] = (("job", _is_job, "an object or null"),)
+_OPTIONAL_OF_A_LOOK: Final[tuple[_Check, ...]] = (
+    ("where", _is_text_or_null, "text or null"),
+    ("due_at", _is_whole_or_null, "a whole number or null"),
+    ("lock_ttl_ms", _is_whole_or_null, "a whole number or null"),
+)
+_JOB_TEXTS: Final = ("name", "failed_reason")
 _JOB_NUMBERS: Final = (
     "timestamp",
     "delay",
@@ -117,6 +131,10 @@ def _require(value: Event, checks: tuple[_Check, ...]) -> None:
 
 
 def _require_job(job: dict[str, Any]) -> None:
+    for name in _JOB_TEXTS:
+        text = job.get(name)
+        if text is not None and not isinstance(text, str):
+            raise BadRecordError("wrong_type", f"'job.{name}' should be text, not {text!r:.80}")
     for name in _JOB_NUMBERS:
         number = job.get(name)
         if number is not None and type(number) is not int:
@@ -144,9 +162,9 @@ def _is_well_formed(value: Event) -> bool:
     try:
         ms, _, seq = value["stream_id"].partition("-")
         texts = type(value["source"]) is type(value["queue"]) is type(value["job_id"]) is type(value["event"]) is str
-        if not (texts and ms.isdecimal() and seq.isdecimal() and len(ms) + len(seq) < _MAX_ID_LENGTH):
+        if not (texts and ms.isdecimal() and seq.isdecimal() and value["stream_id"].isascii()):
             return False
-        if value["event"] == OBSERVED:
+        if len(ms) > _MAX_DIGITS or len(seq) > _MAX_DIGITS or value["event"] == OBSERVED:
             return False
         for text in value["fields"].values():
             if type(text) is not str:
@@ -160,6 +178,8 @@ def _is_well_formed(value: Event) -> bool:
 def _is_plain_job(job: Any) -> bool:
     if type(job) is not dict or type(job.get("opts")) is not dict:
         return False
+    if not (type(job.get("name", "")) is type(job.get("failed_reason", "")) is str):
+        return False
     for name in _JOB_NUMBERS:
         number = job.get(name, 0)
         if type(number) is not int:
@@ -171,8 +191,8 @@ def _explain(value: Event) -> None:
     """Check one field after the other; raises BadRecordError for the first that is wrong."""
     _require(value, _COMMON)
     _require(value, _LOOK if value["event"] == OBSERVED else _ENTRY)
-    job = value.get("job")
-    if not _is_job(job):
-        raise BadRecordError("wrong_type", f"'job' should be an object or null, not {job!r:.80}")
-    if job:
-        _require_job(job)
+    _require(value, tuple(optional for optional in _OPTIONAL if optional[0] in value))
+    if value["event"] == OBSERVED:
+        _require(value, tuple(optional for optional in _OPTIONAL_OF_A_LOOK if optional[0] in value))
+    if value.get("job"):
+        _require_job(value["job"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streams.core.events import Event
+from streams.core.events import OBSERVED, Event
 
 Row = dict[str, Any]
 Job = dict[str, Any]
@@ -27,7 +27,7 @@ def new_row(event: Event, life: int) -> Row:
     ms = int(event["stream_id"].partition("-")[0])
     return {
         "id": event["job_id"],
-        "name": event["fields"].get("name", "") if "fields" in event else "",
+        "name": "" if event["event"] == OBSERVED else event["fields"].get("name", ""),
         "data": None,
         "progress": 0,
         "delay": 0,

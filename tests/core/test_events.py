@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.core.events import REASONS, BadRecordError, _explain, _is_well_formed, check, is_after, order_of
+from streams.core.fold import fold
+from tests.core.build import KEY, entry, job, look
+
+ABSENT = object()
+IDS = ["1-0", "9-0", "10-0", "10-1", "10-10", "10-9", "99-0", "100-0", "18446744073709551615-18446744073709551615"]
+
+
+def changed(value, path, to):
+    *folders, name = path.split(".")
+    value = {**value}
+    at = value
+    for folder in folders:
+        at[folder] = {**at[folder]}
+        at = at[folder]
+    if to is ABSENT:
+        del at[name]
+    else:
+        at[name] = to
+    return value
+
+
+ENTRY = entry("active", 5_000, job(processed_on=5_000, failed_reason="no", stacktrace=["no"]), fields={"prev": "wait"})
+LOOK = look("active", 5_000, job(), lock_ttl_ms=5)
+NUMBERS = (
+    "timestamp", "delay", "priority", "attempts_made", "attempts_started", "stalled_count", "processed_on",
+    "finished_on",
+)  # fmt: skip
+BAD = [
+    *[(ENTRY, name, ABSENT, "missing_field") for name in ("source", "queue", "job_id", "event", "stream_id", "fields")],
+    *[(LOOK, name, ABSENT, "missing_field") for name in ("source", "queue", "job_id", "stream_id")],
+    *[(LOOK, name, ABSENT, "missing_field") for name in ("observed_at", "found")],
+    *[(ENTRY, name, to, "wrong_type") for name in ("source", "queue", "job_id", "event") for to in (None, 1, [], {})],
+    *[
+        (value, "stream_id", to, "wrong_type")
+        for value in (ENTRY, LOOK)
+        for to in (None, 5, "", "5", "5-", "-0", "5-0-0", " 5-0", "5-0\n", "-5-0", "+5-0", "5.0-0", "٥-0", "5-٠",
+                   "1" * 21 + "-0", "1-" + "1" * 21)
+    ],
+    *[(ENTRY, "fields", to, "wrong_type") for to in (None, [], "a", {"prev": 1}, {"prev": None}, {"prev": {}})],
+    *[(LOOK, "observed_at", to, "wrong_type") for to in (None, -1, 1.5, "1", True)],
+    *[(LOOK, "found", to, "wrong_type") for to in (None, 1, "true")],
+    *[(LOOK, "where", to, "wrong_type") for to in (1, [], {})],
+    *[(LOOK, name, to, "wrong_type") for name in ("due_at", "lock_ttl_ms") for to in ("5", 1.5, True, [])],
+    *[(value, "job", to, "wrong_type") for value in (ENTRY, LOOK) for to in ([], "job", 1, False)],
+    *[(value, f"job.{name}", to, "wrong_type") for value in (ENTRY, LOOK) for name in NUMBERS
+      for to in ("1", 1.5, True, [], {})],
+    *[(ENTRY, f"job.{name}", to, "wrong_type") for name in ("name", "failed_reason") for to in (1, [], {}, False)],
+    *[(ENTRY, "job.opts", to, "wrong_type") for to in (None, [], "{}", 1)],
+    *[(ENTRY, "job.stacktrace", to, "wrong_type") for to in (None, {}, "no", 1)],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "path", "to", "reason"), BAD)
+def test_a_bad_field_is_named_with_its_reason(value, path, to, reason):
+    with pytest.raises(BadRecordError) as caught:
+        check(changed(value, path, to), KEY.encode())
+    assert caught.value.reason == reason
+    assert repr(path) in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [ENTRY, LOOK])
+def test_a_good_record_is_handed_through(value):
+    assert check(value, KEY.encode()) is value
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "to"),
+    [
+        (ENTRY, "job", None),
+        (ENTRY, "job", ABSENT),
+        (ENTRY, "job", {}),
+        (ENTRY, "job.opts", ABSENT),
+        (ENTRY, "job.name", None),
+        (ENTRY, "job.failed_reason", None),
+        (ENTRY, "job.unknown", object),
+        *[(ENTRY, f"job.{name}", None) for name in NUMBERS],
+        (ENTRY, "fields", {}),
+        (ENTRY, "unknown", 1),
+        (ENTRY, "stream_id", "18446744073709551615-18446744073709551615"),
+        *[(LOOK, name, to) for name in ("where", "due_at", "lock_ttl_ms") for to in (None, ABSENT)],
+        (LOOK, "fields", 1),
+    ],
+)
+def test_what_is_allowed(value, path, to):
+    good = changed(value, path, to)
+    assert check(good, KEY.encode()) is good
+
+
+@pytest.mark.parametrize("value", [None, 1, "a", [], [ENTRY], True])
+def test_an_event_is_an_object(value):
+    with pytest.raises(BadRecordError, match=f"JSON object, not {type(value).__name__}") as caught:
+        check(value, KEY.encode())
+    assert caught.value.reason == "not_object"
+
+
+@pytest.mark.parametrize("key", [None, b"", b"s/q/2", b"s/q/1 ", b"\xff\xfe", b"x" * 10_000])
+def test_a_key_that_is_not_the_jobs(key):
+    with pytest.raises(BadRecordError, match=r"is not that of the value's job, 's/q/1'") as caught:
+        check(ENTRY, key)
+    assert caught.value.reason == "bad_key"
+    assert len(str(caught.value)) < 300
+
+
+def test_a_key_is_escaped_and_may_hold_what_no_utf8_can_say():
+    value = {**ENTRY, "source": "a/b", "queue": "c%", "job_id": "\ud800/1"}
+    assert check(value, b"a%2Fb/c%25/\xed\xa0\x80/1") is value
+
+
+def test_the_reasons_are_those_of_the_contract():
+    assert set(REASONS) == {"not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large"}
+
+
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.just(1.5), st.sampled_from(["", "1", "wait"])),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),
+    max_leaves=3,
+)
+paths = st.sampled_from(
+    [
+        *ENTRY, *LOOK, "stalled", *[f"job.{name}" for name in ENTRY["job"]],
+        *[f"job.{name}" for name in ("finished_on", "return_value", "counts_starts", "progress", "parent")],
+    ]
+)  # fmt: skip
+ids = st.one_of(st.from_regex(r"\A[0-9٥]{0,22}-[0-9٥]{0,22}\Z"), st.sampled_from(IDS))
+
+
+@st.composite
+def nearly_events(draw):
+    """An event in which a few places hold anything at all, or nothing."""
+    value = draw(st.sampled_from([ENTRY, LOOK]))
+    for path in draw(st.lists(paths, max_size=3, unique=True)):
+        if "." in path and not isinstance(value.get("job"), dict):
+            continue
+        name = path.rpartition(".")[2]
+        absent = draw(st.integers(0, 4)) == 0 and name in (value["job"] if "." in path else value)
+        value = changed(value, path, ABSENT if absent else draw(ids if path == "stream_id" else anything))
+    return value
+
+
+def accepted(value):
+    try:
+        _explain(value)
+    except BadRecordError as error:
+        assert error.reason in ("missing_field", "wrong_type")
+        return False
+    return True
+
+
+@given(nearly_events())
+@settings(max_examples=400, deadline=None)
+def test_the_fast_check_accepts_nothing_that_the_slow_one_refuses(value):
+    assert not _is_well_formed(value) or accepted(value)
+
+
+@given(nearly_events(), nearly_events())
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_accepted_can_be_folded_and_told(first, second):
+    row = None
+    for value in (first, second):
+        if accepted(value):
+            result = fold(row, value)
+            row = result.row
+            json.dumps([result.row, result.transitions, result.alerts])
+
+
+def test_the_bridges_events_take_the_fast_path():
+    assert _is_well_formed(ENTRY)
+    assert _is_well_formed({**ENTRY, "job": None})
+    assert not _is_well_formed(LOOK)
+
+
+def test_a_place_in_the_stream():
+    assert order_of("5-7", None) == (5, 7, False, 0)
+    assert order_of("5-7", 9) == (5, 7, True, 9)
+
+
+places = st.tuples(st.sampled_from(IDS), st.one_of(st.none(), st.integers(0, 3)))
+
+
+@given(places, places)
+def test_after_is_the_order_of_the_stream(one, other):
+    assert is_after(*one, *other) == (order_of(*one) > order_of(*other))
