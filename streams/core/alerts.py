@@ -46,16 +46,15 @@ def expire(row: Row, key: str, now: int) -> list[Alert]:
 
 
 def _resolve(row: Row, transition: dict[str, Any], key: str) -> list[Alert]:
+    """Whatever is open ends here: an alert speaks of a state, and every transition leaves one."""
     open_alerts = row[NOTES].get("alerts")
     if not open_alerts:
         return []
-    ended = {rule: opened for rule, opened in open_alerts.items() if rule != transition["to"]}
-    left = {rule: opened for rule, opened in open_alerts.items() if rule not in ended}
-    note(row, alerts=left or None)
+    note(row, alerts=None, alerted=max(opened["starts_at"] for opened in open_alerts.values()))
     now = transition["at"]
     return [
         _alert(row, key, rule, opened, _resolved_by(rule, transition), max(now, opened["starts_at"]))
-        for rule, opened in ended.items()
+        for rule, opened in open_alerts.items()
     ]
 
 
@@ -91,7 +90,14 @@ def _why_stuck(row: Row, at: int) -> tuple[str, str]:
 
 
 def _open(row: Row, key: str, rule: str, settings: AlertRule, cause: str, reason: str, at: int) -> Alert:
-    opened = {"starts_at": at, "cause": cause, "reason": reason, "severity": settings.severity}
+    """A new incident. It starts after the life's earlier ones, also where the clock that told of those runs ahead."""
+    earlier = row[NOTES].get("alerted")
+    opened = {
+        "starts_at": at if earlier is None else max(at, earlier + 1),
+        "cause": cause,
+        "reason": reason,
+        "severity": settings.severity,
+    }
     note(row, alerts={**row[NOTES].get("alerts", {}), rule: opened})
     return _alert(row, key, rule, opened, None, None)
 
