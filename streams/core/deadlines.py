@@ -24,6 +24,13 @@ class Visit(NamedTuple):
     reason: str
 
 
+_VISITS: Final = {
+    EXPIRE: Visit(EXPIRE, "the retention of a finished job has ended"),
+    PROBE: Visit(PROBE, "a running job's lock is to be looked at"),
+    VERIFY: Visit(VERIFY, "an unfinished job has not been heard of"),
+}
+
+
 def next_look(row: Row, now: int, event: Event, rules: Rules) -> int:
     """The ms at which the row is due, having just been changed by `event` at `now`."""
     state = row["state"]
@@ -51,10 +58,11 @@ def _jitter(life: int, spread_ms: int) -> int:
 
 def visit(row: Row, now: int) -> Visit | None:
     """What to do about a row at `now`; None when it is not due (it has changed since it was put down as due)."""
-    if row[NOTES]["due"] > now:
-        return None
-    if row["state"] in lc.FINISHED:
-        return Visit(EXPIRE, "the retention of a finished job has ended")
-    if row["state"] == lc.ACTIVE:
-        return Visit(PROBE, "a running job's lock is to be looked at")
-    return Visit(VERIFY, "an unfinished job has not been heard of")
+    return None if row[NOTES]["due"] > now else _VISITS[action_of(row["state"])]
+
+
+def action_of(state: str) -> str:
+    """What a row in this state is visited for: EXPIRE, PROBE or VERIFY."""
+    if state in lc.FINISHED:
+        return EXPIRE
+    return PROBE if state == lc.ACTIVE else VERIFY

@@ -68,12 +68,12 @@ class JobStatusHandler:
         key: bytes = record.key
         row = tx.get(key)
         result = fold(row, event, self._rules)
-        meter.events.append((event["source"], event["queue"]))
         if result.row is not row:
             tx.put(key, result.row)
-        self._tell(tx, key, result, record.timestamp, meter)
+        self._tell(tx, key, result, record.timestamp)
         if result.ask:
             self._outputs.probe(tx, key, event, deadlines.PROBE, record.timestamp)
+        meter.folded(event, result)
 
     def on_unwritable(self, tx: Tx, record: ConsumerRecord | None, error: Unwritable) -> None:
         """A record whose row or output Kafka does not take: set aside; the row stays as it was."""
@@ -89,16 +89,13 @@ class JobStatusHandler:
         if index is None:
             return
         meter = self._meter_of(tx)
-        verified = 0
-        for key in index.due_keys(now_ms):
-            if len(meter.asked) >= PROBES_PER_TICK or verified >= self._verify_per_tick:
+        for key in index.due_keys(now_ms, self._verify_per_tick):
+            if len(meter.asked) >= PROBES_PER_TICK:
                 break
             row = tx.get(key)
             visit = deadlines.visit(row, now_ms) if row is not None else None
-            if row is None or visit is None:
-                continue
-            verified += visit.action == deadlines.VERIFY
-            self._visit(tx, key, row, visit, now_ms, meter)
+            if row is not None and visit is not None:
+                self._visit(tx, key, row, visit, now_ms, meter)
 
     def _visit(self, tx: Tx, key: bytes, row: Row, visit: deadlines.Visit, now_ms: int, meter: BatchMeter) -> None:
         if visit.action == deadlines.EXPIRE:
@@ -141,14 +138,11 @@ class JobStatusHandler:
             self._batches.pop(partition, None)
             self._meters.revoked(partition)
 
-    def _tell(self, tx: Tx, key: bytes, result: Result, timestamp_ms: int, meter: BatchMeter) -> None:
+    def _tell(self, tx: Tx, key: bytes, result: Result, timestamp_ms: int) -> None:
         for transition in result.transitions:
             self._outputs.transition(tx, key, transition, timestamp_ms)
-            meter.transitions.append(transition)
         for alert in result.alerts:
             self._outputs.alert(tx, alert, timestamp_ms)
-            meter.alerts.append((alert["rule"], alert["status"]))
-        meter.anomalies.extend(result.anomalies)
 
     def _meter_of(self, tx: Tx) -> BatchMeter:
         """The meter of this very transaction: a batch that is folded again starts to count anew."""

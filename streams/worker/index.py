@@ -8,8 +8,10 @@ they are passed over when their bucket comes up. A key whose due time lies in th
 from __future__ import annotations
 
 import heapq
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from streams.core.deadlines import VERIFY, action_of
 from streams.core.row import NOTES, Row
 
 BUCKET_MS: Final = 250
@@ -28,7 +30,9 @@ class Group(NamedTuple):
 class PartitionIndex:
     """The rows of one partition, by due time."""
 
-    __slots__ = ("_asked", "_buckets", "_due", "_group", "_heap", "_interned", "_overdue", "alerts", "counts")
+    __slots__ = (
+        "_asked", "_buckets", "_due", "_group", "_heap", "_interned", "_overdue", "_to_verify", "alerts", "counts",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._due: dict[bytes, int] = {}
@@ -37,6 +41,7 @@ class PartitionIndex:
         self._buckets: dict[int, list[bytes]] = {}
         self._heap: list[int] = []
         self._overdue: dict[bytes, None] = {}
+        self._to_verify: dict[bytes, None] = {}
         self._asked: dict[bytes, int] = {}
         self.counts: dict[Group, int] = {}
         self.alerts: dict[bytes, tuple[str, ...]] = {}
@@ -51,7 +56,7 @@ class PartitionIndex:
         due: int = notes["due"]
         if self._due.get(key) != due:
             self._due[key] = due
-            self._overdue.pop(key, None)
+            self._not_overdue(key)
             self._enqueue(key, due)
         if self._asked:
             self._asked.pop(key, None)
@@ -64,17 +69,21 @@ class PartitionIndex:
     def drop(self, key: bytes) -> None:
         """The row is gone."""
         self._due.pop(key, None)
-        self._overdue.pop(key, None)
+        self._not_overdue(key)
         self._asked.pop(key, None)
         self.alerts.pop(key, None)
         group = self._group.pop(key, None)
         if group is not None:
             self.counts[group] -= 1
 
-    def due_keys(self, now_ms: int) -> list[bytes]:
-        """Keys that are due, the longest overdue first. Takes nothing out: `asked` and `put` move them on."""
+    def due_keys(self, now_ms: int, verify: int) -> list[bytes]:
+        """Keys that are due, the longest overdue first; behind them at most `verify` of those to be verified.
+
+        Apart, because thousands may wait to be verified, and a running job's lock must not wait behind them.
+        Takes nothing out: `asked` and `put` move them on.
+        """
         self._sweep(now_ms)
-        return list(self._overdue)
+        return [*self._overdue, *islice(self._to_verify, verify)]
 
     def asked(self, keys: list[bytes], now_ms: int) -> None:
         """These keys were looked after: they come up again, later each time, unless an answer moves them on."""
@@ -84,15 +93,20 @@ class PartitionIndex:
                 self._asked[key] = tries + 1
                 self._due[key] = due = now_ms + min(FIRST_RETRY_MS << min(tries, 10), MAX_RETRY_MS)
                 self._enqueue(key, due)
-                self._overdue.pop(key, None)
+                self._not_overdue(key)
 
     def _sweep(self, now_ms: int) -> None:
         """Forget what waits in buckets of the past and has moved on. Changes nothing that can be seen."""
         while self._heap and (self._heap[0] + 1) * BUCKET_MS <= now_ms:
             bucket = heapq.heappop(self._heap)
             for key in self._buckets.pop(bucket):
-                if self._due.get(key, -1) // BUCKET_MS == bucket:
-                    self._overdue[key] = None
+                if key in self._due and self._due[key] // BUCKET_MS == bucket:
+                    quiet = action_of(self._group[key].state) == VERIFY
+                    (self._to_verify if quiet else self._overdue)[key] = None
+
+    def _not_overdue(self, key: bytes) -> None:
+        self._overdue.pop(key, None)
+        self._to_verify.pop(key, None)
 
     def _enqueue(self, key: bytes, due: int) -> None:
         bucket = due // BUCKET_MS

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streams.core import lifecycle as lc
+from streams.core.events import Event
+from streams.core.step import Result
 from streams.engine import BatchInfo
 from streams.telemetry import Metrics
 from streams.worker.index import Group, PartitionIndex
@@ -28,6 +30,13 @@ class BatchMeter:
         self.dead_letters: list[str] = []
         self.asked: list[bytes] = []
         self.now_ms = 0
+
+    def folded(self, event: Event, result: Result) -> None:
+        """A record was folded and all it led to is written: not before, for what cannot be written is taken back."""
+        self.events.append((event["source"], event["queue"]))
+        self.transitions.extend(result.transitions)
+        self.alerts.extend((alert["rule"], alert["status"]) for alert in result.alerts)
+        self.anomalies.extend(result.anomalies)
 
 
 class Meters:

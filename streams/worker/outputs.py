@@ -9,11 +9,12 @@ from typing import Any
 from streams import topology
 from streams.core.events import BadRecordError, Event
 from streams.core.job import escape, partition_of
-from streams.engine import ConsumerRecord, Tx
+from streams.engine import ConsumerRecord, Tx, Unwritable
 from streams.settings import Settings
 from streams.wire import NO_HEADERS, cloud_event, dumps
 
-DEAD_LETTER_VALUE_BYTES = 800_000
+DEAD_LETTER_BYTES = 800_000
+"""What is kept of a dead letter's key and value together: with the headers that is below every limit of Kafka's."""
 
 
 @lru_cache(maxsize=4096)
@@ -40,7 +41,7 @@ class Outputs:
             ce_source(value["source"], value["queue"]),
             value["at"],
         )
-        tx.emit(self._transitions, key, dumps(value), headers, timestamp_ms)
+        tx.emit(self._transitions, key, _encode(self._transitions, key, value), headers, timestamp_ms)
 
     def alert(self, tx: Tx, value: dict[str, Any], timestamp_ms: int) -> None:
         """An alert that has opened or ended (contract 2.4); it goes to the partition of its fingerprint."""
@@ -51,7 +52,8 @@ class Outputs:
             ce_source(value["source"], value["queue"]),
             value["ends_at"] or value["starts_at"],
         )
-        tx.emit(self._alerts, key, dumps(value), headers, timestamp_ms, partition_of(key, self._partitions))
+        encoded = _encode(self._alerts, key, value)
+        tx.emit(self._alerts, key, encoded, headers, timestamp_ms, partition_of(key, self._partitions))
 
     def probe(self, tx: Tx, key: bytes, event: Event, reason: str, now_ms: int) -> None:
         """Ask the bridge to look at a job; `event` is anything that names it (an event, a row's address)."""
@@ -66,7 +68,7 @@ class Outputs:
 
     def dead_letter(self, tx: Tx, record: ConsumerRecord, error: BadRecordError) -> None:
         """Set a record aside as it came, with where it came from and what is wrong with it (contract 2.5)."""
-        value, headers = record.value, [
+        key, value, headers = record.key, record.value, [
             ("dlq_topic", record.topic.encode()),
             ("dlq_partition", str(record.partition).encode()),
             ("dlq_offset", str(record.offset).encode()),
@@ -74,7 +76,19 @@ class Outputs:
             ("dlq_error", str(error).encode("utf-8", "replace")),
             ("dlq_at", str(int(time.time() * 1000)).encode()),
         ]  # fmt: skip
-        if value is not None and len(value) > DEAD_LETTER_VALUE_BYTES:
+        if key is not None and len(key) > DEAD_LETTER_BYTES:
+            headers.append(("dlq_key_length", str(len(key)).encode()))
+            key = key[:DEAD_LETTER_BYTES]
+        left = DEAD_LETTER_BYTES - len(key or b"")
+        if value is not None and len(value) > left:
             headers.append(("dlq_length", str(len(value)).encode()))
-            value = value[:DEAD_LETTER_VALUE_BYTES]
-        tx.emit(self._dead_letters, record.key, value, headers, record.timestamp, 0)
+            value = value[:left]
+        tx.emit(self._dead_letters, key, value, headers, record.timestamp, 0)
+
+
+def _encode(topic: str, key: bytes, value: dict[str, Any]) -> bytes:
+    """The value as JSON. Raises Unwritable where JSON cannot say it, which is a fact about its event."""
+    try:
+        return dumps(value)
+    except TypeError as error:
+        raise Unwritable("not_encodable", topic, key, 0, str(error)) from error
