@@ -11,7 +11,7 @@ RESCUE_S: Final = 8.0
 """From the kill of a worker process to the start of the next one: long enough for its job to be told stuck."""
 RETRY_AFTER_S: Final = 22.0
 """An operator retries a job that has failed."""
-CYCLE_S: Final = 45.0
+CYCLE_S: Final = 30.0
 """Then all of this comes again."""
 
 LOCK_MS: Final = 2_000
