@@ -45,7 +45,14 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic(PROBES, "job key", "delete", "internal: questions of the worker to the bridge", DAY_MS),
     Topic(CHECKPOINTS, "stream", "compact", "internal: how far the bridge has come", partitions=1),
     Topic(HEALTH, "<source>/<queue>", "delete", "heartbeats, gaps, snapshots", 30 * DAY_MS, partitions=1),
-    Topic(DEAD_LETTERS, "original key", "delete", "original bytes; origin and reason in headers", 30 * DAY_MS, partitions=1),
+    Topic(
+        DEAD_LETTERS,
+        "original key",
+        "delete",
+        "original bytes; origin and reason in headers",
+        30 * DAY_MS,
+        partitions=1,
+    ),
 )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from streams import engine, telemetry, topology
 from streams.settings import Settings
+from streams.worker.drift import Heartbeats
 from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
 from streams.worker.meters import Meters
 
@@ -37,16 +38,21 @@ def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchA
 async def main(settings: Settings) -> int:
     """Run until SIGTERM or Ctrl-C; returns the exit code."""
     metrics = telemetry.Metrics("worker")
-    meters = Meters(metrics)
+    heartbeats = Heartbeats(settings)
+    meters = Meters(metrics, settings.kafka.partitions, heartbeats.counts)
     app = build_app(settings, meters)
     port = settings.worker.http_port
     async with telemetry.serve(settings.http_host, port, "worker.http_port", metrics, lambda: app.readiness().missing):
         log.info("worker %s: %s", settings.worker.app_id, settings.kafka.bootstrap_servers)
-        gauges = asyncio.create_task(_keep_gauges(app, meters), name="gauges")
+        beside = [
+            asyncio.create_task(_keep_gauges(app, meters), name="gauges"),
+            asyncio.create_task(heartbeats.follow(), name="heartbeats"),
+        ]
         try:
             return await engine.run(app, tick_interval_s=TICK_INTERVAL_S, on_started=lambda: log.info("ready"))
         finally:
-            gauges.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def _keep_gauges(app: engine.BatchApp, meters: Meters) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from streams.core import alerts, deadlines
@@ -72,7 +73,7 @@ class JobStatusHandler:
             tx.put(key, result.row)
         self._tell(tx, key, result, record.timestamp)
         if result.ask:
-            self._outputs.probe(tx, key, event, deadlines.PROBE, record.timestamp)
+            self._outputs.probe(tx, key, event, deadlines.PROBE, time.time_ns() // 1_000_000)
         meter.folded(event, result)
 
     def on_unwritable(self, tx: Tx, record: ConsumerRecord | None, error: Unwritable) -> None:

@@ -11,6 +11,7 @@ from streams.core.events import Event
 from streams.core.step import Result
 from streams.engine import BatchInfo
 from streams.telemetry import Metrics
+from streams.worker.drift import Queue, drift
 from streams.worker.index import Group, PartitionIndex
 
 SAMPLES_PER_BATCH: Final = 64
@@ -42,8 +43,13 @@ class BatchMeter:
 class Meters:
     """The worker's metrics, and the indexes that its gauges are read from."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(
+        self, metrics: Metrics, partitions: int = 0, redis: Mapping[Queue, Mapping[str, int]] | None = None
+    ) -> None:
+        """`redis` = jobs by state as the bridge counts them; compared while all `partitions` are ours."""
         self._metrics = metrics
+        self._partitions = partitions
+        self._redis = {} if redis is None else redis
         self._indexes: dict[int, PartitionIndex] = {}
         self._batch_s = metrics.child("worker_batch_seconds")
         self._end_to_end_s = metrics.child("end_to_end_seconds")
@@ -102,7 +108,10 @@ class Meters:
             for rules in index.alerts.values():
                 for rule in rules:
                     firing[rule] += 1
-        self._metrics.replace("jobs", _complete(jobs))
+        complete = _complete(jobs)
+        self._metrics.replace("jobs", complete)
+        whole = len(self._indexes) == self._partitions
+        self._metrics.replace("jobs_drift", drift(complete, self._redis) if whole else {})
         self._metrics.replace("alerts_firing", {(rule,): count for rule, count in firing.items()})
         self._metrics.set("table_rows", sum(len(index) for index in self._indexes.values()))
 

@@ -1,0 +1,95 @@
+"""How far the table is from Redis: the bridge counts jobs by place, the worker by state; both should agree.
+
+Only a worker that holds all partitions can tell; with several, compare `sum by (source, queue, state)` of their
+`jobs` in Prometheus with the counts on `health`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams import topology
+from streams.core import lifecycle as lc
+from streams.settings import Settings
+from streams.wire import JSONDecodeError, loads
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 5.0
+COMPARED: Final = (lc.WAITING, lc.ACTIVE, lc.DELAYED, lc.PAUSED)
+"""Finished jobs stay in the table when BullMQ has forgotten them: their counts need not agree."""
+
+Queue = tuple[str, str]
+
+
+def by_state(heartbeat: Mapping[str, Any]) -> dict[str, int]:
+    """Jobs by our states, out of a heartbeat's counts by place. A stuck job is in BullMQ's active list."""
+    counts: dict[str, int] = dict.fromkeys(COMPARED, 0)
+    for place, count in (heartbeat.get("counts") or {}).items():
+        source_state = lc.SOURCE_STATE_OF_PLACE.get(place)
+        if source_state is None:
+            continue
+        paused = place == "paused" or bool(heartbeat.get("paused"))
+        state = lc.state_of(source_state, queue_paused=paused)
+        if state in counts:
+            counts[state] += count
+    return counts
+
+
+def drift(
+    jobs: Mapping[tuple[str, ...], float], redis: Mapping[Queue, Mapping[str, int]]
+) -> dict[tuple[str, ...], float]:
+    """The table's count less the one in Redis, for each queue that both know."""
+    found: dict[tuple[str, ...], float] = {}
+    for queue, counts in redis.items():
+        for state, count in counts.items():
+            ours = jobs.get((*queue, state), 0) + (jobs.get((*queue, lc.STUCK), 0) if state == lc.ACTIVE else 0)
+            found[*queue, state] = ours - count
+    return found
+
+
+class Heartbeats:
+    """The newest counts of each queue, as the bridge tells them on `health`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.counts: dict[Queue, dict[str, int]] = {}
+
+    async def follow(self) -> None:
+        """Read heartbeats from now on, until cancelled. Kafka away: tried again, silently; others say it."""
+        while True:
+            consumer = AIOKafkaConsumer(
+                **self._settings.kafka.client(),
+                group_id=None,
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+            )
+            try:
+                await consumer.start()
+                partition = TopicPartition(self._settings.topic(topology.HEALTH), 0)
+                consumer.assign([partition])
+                await consumer.seek_to_end(partition)
+                while True:
+                    for records in (await consumer.getmany(timeout_ms=1000)).values():
+                        for record in records:
+                            self.take(record.value)
+            except (KafkaError, OSError) as error:
+                log.debug("heartbeats: %r", error)
+                await asyncio.sleep(RETRY_S)
+            finally:
+                await consumer.stop()
+
+    def take(self, value: bytes | None) -> None:
+        """Remember a heartbeat; anything else on `health` is passed over."""
+        try:
+            health = loads(value or b"")
+        except JSONDecodeError:
+            return
+        if isinstance(health, dict) and health.get("type") == "heartbeat" and health.get("queue") is not None:
+            self.counts[health["source"], health["queue"]] = by_state(health)
