@@ -17,7 +17,7 @@ from streams.core.step import Step
 from streams.core.text import parse_json
 
 DUE_TOLERANCE_MS: Final = 100
-_ERROR_NAME: Final = re.compile(r"[A-Za-z_$][\w$.]*(?: \[[^\]]*\])?(?:: |$)")
+_ERROR_NAME: Final = re.compile(r"\A[A-Za-z_$][\w$.]*(?: \[[^\]]*\])?(?:: |$)")
 
 
 def added(step: Step) -> None:
