@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -112,6 +113,8 @@ class _Errors(logging.Handler):
 @pytest.fixture(autouse=True)
 def _no_unseen_errors(request: pytest.FixtureRequest) -> Iterator[None]:
     """What production would only log fails the test, unless it is marked `errors_expected`."""
+    # Whatever takes over signals in a test leaves them to the system's default, which would leave servers behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     errors, logger = _Errors(), logging.getLogger("streams")
     logger.addHandler(errors)
     yield
