@@ -8,7 +8,7 @@ PURE := streams/core/*,streams/wire.py,streams/bridge/bullmq.py
 FAST := not system and not node and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test proof demo bench docs format clean
+.PHONY: help venv check lint types unit test proof demo bench docs format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -47,10 +47,16 @@ $(VENV)/.bench: $(VENV)/.dev
 	@$(PIP) --group bench || $(NO_PIP)
 	@touch $@
 
-check: venv ## the fast gate: format, lint, types, tests that need no server
+check: lint types unit ## the fast gate: format, lint, types, tests that need no server
+
+lint: venv ## formatter and linter alone
 	@echo "== format" && $(PY) -m ruff format --check .
 	@echo "== lint" && $(PY) -m ruff check .
+
+types: venv ## mypy alone
 	@echo "== types" && $(PY) -m mypy
+
+unit: venv ## the tests that need no server alone, with their coverage
 	@echo "== tests without servers" && $(PY) -m pytest -m "$(FAST)" --cov --cov-report=
 	@$(PY) -m coverage report --include='$(PURE)' --fail-under=100 --show-missing --skip-covered
 
