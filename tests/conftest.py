@@ -101,6 +101,20 @@ def node_bullmq() -> Callable[[str], Path]:
     return bullmq.install
 
 
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Levels and filters that a test sets (a rate limit on the libraries, say) would hide records from the next."""
+    manager = logging.root.manager
+    loggers = [logging.root, *(found for found in manager.loggerDict.values() if isinstance(found, logging.Logger))]
+    before = [(logger, logger.level, logger.propagate, logger.filters[:]) for logger in loggers]
+    yield
+    for logger, level, propagate, filters in before:
+        if logger.level != level:  # setting it clears the caches of all loggers
+            logger.setLevel(level)
+        logger.propagate = propagate
+        logger.filters[:] = filters
+
+
 class _Errors(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
