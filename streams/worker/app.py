@@ -15,6 +15,8 @@ from streams.worker.meters import Meters
 log = logging.getLogger("streams.worker")
 
 GAUGES_INTERVAL_S: Final = 1.0
+MAX_QUEUED: Final = 8_000
+"""Records that one partition reads ahead: four transactions' worth. More only takes memory (1.4 kB a record)."""
 _OUTPUTS: Final = (topology.TRANSITIONS, topology.ALERTS, topology.PROBES, topology.DEAD_LETTERS)
 
 
@@ -31,6 +33,7 @@ def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchA
         table_topic=settings.topic(topology.STATUS),
         output_topics=tuple(settings.topic(name) for name in _OUTPUTS),
         exactly_once=settings.delivery == "exactly_once",
+        max_queued=MAX_QUEUED,
     )
     return engine.build(options, JobStatusHandler(settings, meters))
 

@@ -27,6 +27,7 @@ def workload(jobs: int, scenario: str = "realistic_crawl") -> list[Any]:
     """Records of `events`: the recorded crawling job, so many times, ten jobs interleaved."""
     steps = recording("v5")[scenario]
     templates = [event for k in range(len(steps)) for event in Bridge(steps).entries(k) if event["job_id"]]
+    templates = [event for event in templates if event["job_id"] == templates[0]["job_id"]]
     records = []
     for first in range(0, jobs, 10):
         for template in templates:

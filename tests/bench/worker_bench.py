@@ -53,12 +53,12 @@ async def create(bootstrap: str, prefix: str, names: list[str] | None = None) ->
     await admin.close()
 
 
-async def fill(bootstrap: str, topic: str, jobs: int) -> int:
+async def fill(bootstrap: str, topic: str, jobs: int, scenario: str) -> int:
     """All events of so many jobs; returns how many."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=20, max_batch_size=200_000)
     await producer.start()
     futures: list[Any] = []
-    records = workload(jobs)
+    records = workload(jobs, scenario)
     for record in records:
         partition = partition_of(record.key, PARTITIONS)
         futures.append(
@@ -115,7 +115,6 @@ def other_app(file: Path, bootstrap: str, prefix: str) -> Any:
 
 async def drain(app: Any, done: Any, count: int) -> dict[str, float]:
     """From the first batch on until all is committed; CPU is that of the process, threads included."""
-    gc.set_threshold(*GC_THRESHOLDS)
     starting = asyncio.ensure_future(app.start())
     await until(done, 60)
     gc.freeze()
@@ -137,6 +136,7 @@ def peak_mb() -> float:
 async def one(arguments: argparse.Namespace) -> dict[str, float]:
     """One run in this process."""
     bootstrap, prefix = arguments.bootstrap, arguments.prefix
+    gc.set_threshold(*GC_THRESHOLDS)
     if arguments.against:
         app = other_app(arguments.against, bootstrap, prefix)
         return await drain(app, lambda: int(app.engine.stats["events"]), arguments.count)
@@ -170,7 +170,7 @@ async def round_of(arguments: argparse.Namespace, results: dict[str, list[dict[s
             continue
         prefix = f"bench-{uuid.uuid4().hex[:8]}"
         await create(arguments.bootstrap, prefix)
-        count = await fill(arguments.bootstrap, full_name(prefix, "events"), arguments.jobs)
+        count = await fill(arguments.bootstrap, full_name(prefix, "events"), arguments.jobs, arguments.scenario)
         more = ("--against", str(arguments.against)) if name == "other" else ()
         found = await asyncio.to_thread(run, arguments, prefix, count, *more)
         say(name, found)
@@ -192,6 +192,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--jobs", type=int, default=25_000)
+    parser.add_argument(
+        "--scenario", default="realistic_crawl", help="of tests/captures; `success` has 4 entries a job"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--prefix", help="internal: one run")
