@@ -89,7 +89,8 @@ class Heartbeats:
         """Remember a heartbeat; anything else on `health` is passed over."""
         try:
             health = loads(value or b"")
-        except JSONDecodeError:
-            return
-        if isinstance(health, dict) and health.get("type") == "heartbeat" and health.get("queue") is not None:
-            self.counts[health["source"], health["queue"]] = by_state(health)
+            source, queue = health["source"], health["queue"]
+            if health["type"] == "heartbeat" and isinstance(source, str) and isinstance(queue, str):
+                self.counts[source, queue] = by_state(health)
+        except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            log.debug("on health: %r", error)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import pytest
 
 from streams.core.alerts import expire, fingerprint
+from streams.core.events import Event
 from streams.core.row import seed_of
 from streams.core.rules import AlertRule, Rules
 from tests.core.build import BORN, KEY, Life, entry, job, look, running
@@ -116,7 +118,7 @@ def test_an_attempt_that_will_be_repeated_is_no_failure():
 
 
 DONE = {**RAN, "attempts_made": 1, "finished_on": 5_000}
-ENDS = [
+ENDS: list[tuple[Callable[..., Life], Event, str]] = [
     (failed, entry("waiting", 5_000, job(), fields={"prev": "failed"}), "retried"),
     (failed, look("active", 5_000, job(**RAN), stream_id="3000-0", lock_ttl_ms=9), "retried"),
     (failed, look("completed", 5_000, job(**DONE), stream_id="3000-0"), "completed"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -35,29 +36,31 @@ NUMBERS = (
     "timestamp", "delay", "priority", "attempts_made", "attempts_started", "stalled_count", "processed_on",
     "finished_on",
 )  # fmt: skip
-BAD = [
-    *[(ENTRY, name, ABSENT, "missing_field") for name in ("source", "queue", "job_id", "event", "stream_id", "fields")],
-    *[(LOOK, name, ABSENT, "missing_field") for name in ("source", "queue", "job_id", "stream_id")],
-    *[(LOOK, name, ABSENT, "missing_field") for name in ("observed_at", "found")],
-    *[(ENTRY, name, to, "wrong_type") for name in ("source", "queue", "job_id", "event") for to in (None, 1, [], {})],
-    *[
-        (value, "stream_id", to, "wrong_type")
-        for value in (ENTRY, LOOK)
-        for to in (None, 5, "", "5", "5-", "-0", "5-0-0", " 5-0", "5-0\n", "-5-0", "+5-0", "5.0-0",
-                   f"{ARABIC_5}-0", f"5-{ARABIC_5}",                   "1" * 21 + "-0", "1-" + "1" * 21)
-    ],
-    *[(ENTRY, "fields", to, "wrong_type") for to in (None, [], "a", {"prev": 1}, {"prev": None}, {"prev": {}})],
-    *[(LOOK, "observed_at", to, "wrong_type") for to in (None, -1, 1.5, "1", True)],
-    *[(LOOK, "found", to, "wrong_type") for to in (None, 1, "true")],
-    *[(LOOK, "where", to, "wrong_type") for to in (1, [], {})],
-    *[(LOOK, name, to, "wrong_type") for name in ("due_at", "lock_ttl_ms") for to in ("5", 1.5, True, [])],
-    *[(value, "job", to, "wrong_type") for value in (ENTRY, LOOK) for to in ([], "job", 1, False)],
-    *[(value, f"job.{name}", to, "wrong_type") for value in (ENTRY, LOOK) for name in NUMBERS
-      for to in ("1", 1.5, True, [], {})],
-    *[(ENTRY, f"job.{name}", to, "wrong_type") for name in ("name", "failed_reason") for to in (1, [], {}, False)],
-    *[(ENTRY, "job.opts", to, "wrong_type") for to in (None, [], "{}", 1)],
-    *[(ENTRY, "job.stacktrace", to, "wrong_type") for to in (None, {}, "no", 1)],
-]  # fmt: skip
+NO_STREAM_IDS = (
+    None, 5, "", "5", "5-", "-0", "5-0-0", " 5-0", "5-0\n", "-5-0", "+5-0", "5.0-0",
+    f"{ARABIC_5}-0", f"5-{ARABIC_5}", "1" * 21 + "-0", "1-" + "1" * 21,
+)  # fmt: skip
+WRONG: list[tuple[Any, tuple[str, ...], tuple[Any, ...]]] = [
+    (ENTRY, ("source", "queue", "job_id", "event"), (None, 1, [], {})),
+    (ENTRY, ("stream_id",), NO_STREAM_IDS),
+    (LOOK, ("stream_id",), NO_STREAM_IDS),
+    (ENTRY, ("fields",), (None, [], "a", {"prev": 1}, {"prev": None}, {"prev": {}})),
+    (LOOK, ("observed_at",), (None, -1, 1.5, "1", True)),
+    (LOOK, ("found",), (None, 1, "true")),
+    (LOOK, ("where",), (1, [], {})),
+    (LOOK, ("due_at", "lock_ttl_ms"), ("5", 1.5, True, [])),
+    (ENTRY, ("job",), ([], "job", 1, False)),
+    (LOOK, ("job",), ([], "job", 1, False)),
+    (ENTRY, tuple(f"job.{name}" for name in NUMBERS), ("1", 1.5, True, [], {})),
+    (LOOK, tuple(f"job.{name}" for name in NUMBERS), ("1", 1.5, True, [], {})),
+    (ENTRY, ("job.name", "job.failed_reason"), (1, [], {}, False)),
+    (ENTRY, ("job.opts",), (None, [], "{}", 1)),
+    (ENTRY, ("job.stacktrace",), (None, {}, "no", 1)),
+]
+MISSING = [(ENTRY, name) for name in ("source", "queue", "job_id", "event", "stream_id", "fields")]
+MISSING += [(LOOK, name) for name in ("source", "queue", "job_id", "stream_id", "observed_at", "found")]
+BAD = [(value, name, ABSENT, "missing_field") for value, name in MISSING]
+BAD += [(value, name, to, "wrong_type") for value, names, wrong in WRONG for name in names for to in wrong]
 
 
 @pytest.mark.parametrize(("value", "path", "to", "reason"), BAD)

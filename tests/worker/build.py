@@ -1,0 +1,95 @@
+"""A worker's handler on a transaction without Kafka."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from streams import telemetry
+from streams.core.job import job_key
+from streams.engine import BatchInfo, ConsumerRecord, Tx
+from streams.engine.tx import CheckedTx
+from streams.settings import Settings, load
+from streams.wire import dumps, loads
+from streams.worker.handler import JobStatusHandler
+from streams.worker.meters import Meters
+
+PARTITION = 3
+TABLE = "t.status.v1"
+
+
+def settings(**environ: str) -> Settings:
+    """The defaults on topics t.*.v1; more by the names of the environment, without the prefix."""
+    named = {f"BULLMQ_STREAMS_{name}": value for name, value in environ.items()}
+    return load([], {"BULLMQ_STREAMS_KAFKA__TOPIC_PREFIX": "t", **named})
+
+
+def record(value: Any, key: bytes | None = None, offset: int = 0, timestamp: int = 1_234) -> ConsumerRecord:
+    """A record of `events`: the value's own key unless told; bytes and None go in as they are."""
+    if isinstance(value, dict) and key is None:
+        key = job_key(value["source"], value["queue"], value["job_id"]).encode()
+    raw = value if value is None or isinstance(value, bytes) else dumps(value)
+    return SimpleNamespace(
+        topic="t.events.v1", partition=PARTITION, offset=offset, timestamp=timestamp, key=key, value=raw, headers=()
+    )
+
+
+def batch(*records: ConsumerRecord, committed_at_ms: int = 2_000) -> BatchInfo:
+    return BatchInfo(
+        fetches=[list(records)] if records else [], events=len(records), rows=0, outputs=0, attempts=1,
+        fold_s=0.002, commit_s=0.001, committed_at_ms=committed_at_ms,
+    )  # fmt: skip
+
+
+class Worker:
+    """One partition of a worker: the engine's part is played by hand."""
+
+    def __init__(self, *, limit_bytes: int = 900_000, rows: dict[bytes, Any] | None = None, **environ: str) -> None:
+        self.metrics = telemetry.Metrics("worker")
+        self.meters = Meters(self.metrics)
+        self.handler = JobStatusHandler(settings(**environ), self.meters)
+        self.limit_bytes = limit_bytes
+        self.rows = {key: dumps(row) for key, row in (rows or {}).items()}
+        self.handler.on_recovered(PARTITION, self.rows)
+
+    def tx(self, kind: type[Tx] = Tx) -> Tx:
+        return kind(PARTITION, self.rows, TABLE, self.limit_bytes)
+
+    def checked(self) -> CheckedTx:
+        return CheckedTx(PARTITION, self.rows, TABLE, self.limit_bytes)
+
+    def commit(self, tx: Tx, *records: ConsumerRecord) -> None:
+        for key, raw in tx.encode().items():
+            if raw is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = raw
+        self.handler.on_committed(PARTITION, tx.staged, batch(*records))
+
+    def fold(self, *values: Any) -> list[Any]:
+        """Fold and commit; returns the outputs."""
+        tx = self.tx()
+        records = [value if isinstance(value, SimpleNamespace) else record(value) for value in values]
+        for one in records:
+            self.handler.on_record(tx, one)
+        self.commit(tx, *records)
+        return tx.outputs
+
+    def tick(self, now_ms: int) -> list[Any]:
+        """A tick in a transaction of its own; returns the outputs."""
+        tx = self.tx()
+        self.handler.on_tick(tx, now_ms)
+        self.commit(tx)
+        return tx.outputs
+
+    def row(self, key: bytes = b"s/q/1") -> Any:
+        return loads(self.rows[key]) if key in self.rows else None
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one sample, 0 where there is none."""
+        value = self.metrics._registry.get_sample_value(f"bullmq_streams_{name}", labels)
+        return 0.0 if value is None else value
+
+
+def topics_of(outputs: list[Any]) -> list[str]:
+    return [topic.split(".")[1] for topic, *_ in outputs]
