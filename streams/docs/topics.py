@@ -53,7 +53,7 @@ def topics_page() -> str:
     for topic in topology.TOPICS:
         lines += [f"## `{topic.name}`", "", f"{_sentence(topic.value)}", ""]
         if topic.name in schemas.CLOUD_EVENTS:
-            lines += [f"`ce_type`: {schemas.CLOUD_EVENTS[topic.name]}. `ce_id`: {schemas.IDS[topic.name]}.", ""]
+            lines += [f"`ce_type`: {schemas.CLOUD_EVENTS[topic.name]}.", f"`ce_id`: {schemas.IDS[topic.name]}.", ""]
         for shape in schemas.VALUES[topic.name]:
             lines += [*_shape(shape), ""]
         if topic.name == topology.DEAD_LETTERS:
