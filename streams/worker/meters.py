@@ -19,13 +19,17 @@ SAMPLES_PER_BATCH: Final = 64
 
 
 class BatchMeter:
-    """What one transaction would add to the metrics. A batch that is folded again gets a new one."""
+    """What one transaction would add to the metrics. A batch that is folded again gets a new one.
 
-    __slots__ = ("alerts", "anomalies", "asked", "dead_letters", "events", "now_ms", "transitions")
+    Sums, not the records themselves: kept alive until the commit they would cost more than the counting.
+    """
+
+    __slots__ = ("alerts", "anomalies", "asked", "dead_letters", "durations", "events", "moves", "now_ms")
 
     def __init__(self) -> None:
-        self.events: list[tuple[str, str]] = []
-        self.transitions: list[dict[str, Any]] = []
+        self.events: dict[tuple[str, str], int] = {}
+        self.moves: dict[tuple[str, str, str, str], int] = {}
+        self.durations: list[tuple[str, str, str, float]] = []
         self.alerts: list[tuple[str, str]] = []
         self.anomalies: list[str] = []
         self.dead_letters: list[str] = []
@@ -34,10 +38,23 @@ class BatchMeter:
 
     def folded(self, event: Event, result: Result) -> None:
         """A record was folded and all it led to is written: not before, for what cannot be written is taken back."""
-        self.events.append((event["source"], event["queue"]))
-        self.transitions.extend(result.transitions)
-        self.alerts.extend((alert["rule"], alert["status"]) for alert in result.alerts)
-        self.anomalies.extend(result.anomalies)
+        queue = (event["source"], event["queue"])
+        self.events[queue] = self.events.get(queue, 0) + 1
+        for transition in result.transitions:
+            self._moved(*queue, transition)
+        if result.alerts:
+            self.alerts.extend((alert["rule"], alert["status"]) for alert in result.alerts)
+        if result.anomalies:
+            self.anomalies.extend(result.anomalies)
+
+    def _moved(self, source: str, queue: str, transition: dict[str, Any]) -> None:
+        state_from, to = transition["from"], transition["to"]
+        move = (source, queue, state_from or "", to)
+        self.moves[move] = self.moves.get(move, 0) + 1
+        if state_from is not None and not transition["observed"]:
+            name = _timed(state_from, to)
+            if name is not None:
+                self.durations.append((name, source, queue, transition["duration_ms"] / 1000))
 
 
 class Meters:
@@ -69,7 +86,7 @@ class Meters:
     def committed(self, meter: BatchMeter, batch: BatchInfo) -> None:
         """Add a committed batch."""
         child = self._metrics.child
-        for queue, count in Counter(meter.events).items():
+        for queue, count in meter.events.items():
             child("worker_events_total", *queue).inc(count)
         for reason, count in Counter(meter.dead_letters).items():
             child("worker_dead_letters_total", reason).inc(count)
@@ -77,21 +94,11 @@ class Meters:
             child("worker_anomalies_total", kind).inc(count)
         for alert, count in Counter(meter.alerts).items():
             child("alerts_total", *alert).inc(count)
-        self._count_transitions(meter.transitions)
-        self._measure(batch)
-
-    def _count_transitions(self, transitions: list[dict[str, Any]]) -> None:
-        child = self._metrics.child
-        moves = Counter((t["source"], t["queue"], t["from"] or "", t["to"]) for t in transitions)
-        for move, count in moves.items():
+        for move, count in meter.moves.items():
             child("worker_transitions_total", *move).inc(count)
-        for transition in transitions:
-            if transition["duration_ms"] is None or transition["observed"]:
-                continue
-            name = _timed(transition["from"], transition["to"])
-            if name is not None:
-                duration_s = transition["duration_ms"] / 1000
-                child(name, transition["source"], transition["queue"]).observe(duration_s)
+        for name, source, queue_name, seconds in meter.durations:
+            child(name, source, queue_name).observe(seconds)
+        self._measure(batch)
 
     def _measure(self, batch: BatchInfo) -> None:
         self._batch_s.observe(batch.seconds)

@@ -67,9 +67,10 @@ def main() -> None:
     """Print one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=5_000)
+    parser.add_argument("--scenario", default="realistic_crawl")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
-    records = workload(args.jobs)
+    records = workload(args.jobs, args.scenario)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
