@@ -11,7 +11,7 @@ import orjson
 Headers = list[tuple[str, bytes]]
 
 NO_HEADERS: Final[Headers] = []
-_LAST_SECOND: Final = "9999-12-31T23:59:59"
+_LAST_SECOND: Final = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 _FIXED: Final[Headers] = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
 
 loads = orjson.loads
@@ -25,10 +25,7 @@ dumps = orjson.dumps
 @lru_cache(maxsize=1024)
 def _second(seconds: int) -> str:
     """Events come in order of time, so nearly all of them share their second with the one before."""
-    try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
-    except (ValueError, OverflowError):
-        return _LAST_SECOND
+    return f"{datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def rfc3339(ms: int) -> str:
