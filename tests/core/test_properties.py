@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from typing import Any
 
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -115,9 +116,9 @@ def run(events):
 @settings(max_examples=300)
 def test_a_chain_per_life_and_a_closed_set_of_states(events):
     table = run(events)
-    last = {}
+    last: dict = {}
     for this in table.transitions:
-        before = last.get(this["job_id"])
+        before: Any = last.get(this["job_id"])
         if this["from"] is None:
             assert this["seq"] == 1
             assert before is None or before["to"] == "removed"
