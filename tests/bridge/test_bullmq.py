@@ -211,3 +211,21 @@ def test_small_words():
     assert bullmq.may_be_stall({"event": "waiting", "prev": "active"})
     assert bullmq.is_stalled({"event": "stalled", "jobId": "1"}, "1")
     assert bullmq.where_of([ValueError(), -1, *[None] * 5], paused_list=True) == ("paused", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("hash_", "job"),
+    [
+        ({"timestamp": "1", "opts": "{}"}, True),
+        ({"timestamp": "1"}, False),
+        ({"opts": "{}"}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_job_hash_has_a_time_and_options(hash_, job):
+    assert bullmq.is_job(hash_) is job
+
+
+def test_bytes_that_are_no_text_come_back_as_they_were():
+    assert bullmq.raw(b"caf\xe9 \xff".decode("utf-8", "surrogateescape")) == b"caf\xe9 \xff"
