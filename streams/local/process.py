@@ -25,10 +25,12 @@ HOST: Final = "127.0.0.1"
 _POLL_S: Final = 0.02
 _PORTS: Final = "ports.json"
 _PROC: Final = Path("/proc")
+_DEAD: Final = ("Z", "X")  # a zombie waits for nobody but its parent
+_KILL_S: Final = 10
 _OWN_PORTS: Final = range(20_000, 32_000)
 _TAIL_BYTES: Final = 2000
-# Children of this very process stay zombies until asked about; they are kept here to be asked.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+# Children of this very process stay zombies until asked about; they are kept here, with their folder, to be asked.
+_children: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
 
 
 class Process:
@@ -53,7 +55,7 @@ class Process:
                 stderr=log,
                 start_new_session=True,
             )
-        _children[child.pid] = child
+        _children[child.pid] = child, self.directory
         self._pid_file.write_text(str(child.pid))
 
     @property
@@ -80,17 +82,19 @@ class Process:
 
     def stop(self, grace_s: float = 15) -> None:
         """SIGTERM, and SIGKILL after `grace_s`; returns when the server is gone. Nothing to do is fine."""
+        pid = self.pid
         self._signal(signal.SIGCONT)  # a frozen process would never see the SIGTERM
         self._signal(signal.SIGTERM)
-        if not self._gone_within(grace_s):
+        if pid is not None and not _gone_within(pid, grace_s):
             self.kill()
         self._pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
         """SIGKILL; returns when the server is gone."""
+        pid = self.pid
         self._signal(signal.SIGKILL)
-        if not self._gone_within(10):
-            raise LocalStackError(f"{self.name} (process {self.pid}) does not die; end it by hand: kill -9 {self.pid}")
+        if pid is not None and not _gone_within(pid, _KILL_S):
+            raise LocalStackError(f"{self.name} (process {pid}) does not die; end it by hand: kill -9 {pid}")
 
     def freeze(self) -> None:
         """SIGSTOP: the server keeps its connections and answers nothing."""
@@ -106,21 +110,36 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def _gone_within(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while self.pid is not None:
-            if time.monotonic() > end:
-                return False
-            time.sleep(_POLL_S)
-        return True
-
 
 def _works_in(pid: int, directory: Path) -> bool:
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        del _children[pid]
-        return False
+    if pid in _children:
+        return _children[pid][1] == directory and not _gone(pid)
     return _working_directory(pid) == directory
+
+
+def _gone_within(pid: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not _gone(pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _gone(pid: int) -> bool:
+    """Whether the process has let go of everything, its ports too. Its working directory goes a little earlier."""
+    if pid in _children:
+        if _children[pid][0].poll() is None:
+            return False
+        del _children[pid]
+        return True
+    try:
+        if not _PROC.exists():
+            os.kill(pid, 0)
+            return False
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in _DEAD
+    except OSError:
+        return True
 
 
 def _working_directory(pid: int) -> Path | None:

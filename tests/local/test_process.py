@@ -37,6 +37,17 @@ def started(process, command=SLEEP):
         time.sleep(0.01)
 
 
+def started_elsewhere(process, command=SLEEP):
+    """By another Python process, which has ended since: no child of this one."""
+    start = "import sys; from pathlib import Path; from streams.local.process import Process; "
+    start += f"Process('server', Path({str(process.directory)!r})).start({command!r})"
+    subprocess.run([sys.executable, "-c", start], check=True)
+    until = time.monotonic() + 10
+    while "ready" not in process.tail():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def becomes(pid, *, stopped):
     """The kernel takes a moment to stop or wake a process."""
     until = time.monotonic() + 10
@@ -62,6 +73,26 @@ def test_another_object_for_the_same_folder_finds_and_stops_it(process):
     Process("server", process.directory).stop()
     assert process.pid is None
     assert not list(process.directory.glob("*.pid"))
+
+
+@pytest.mark.parametrize("start", [started, started_elsewhere])
+@pytest.mark.parametrize("end", [Process.stop, Process.kill])
+def test_an_ended_server_has_let_go_of_its_port(process, start, end):
+    """A process loses its folder, by which it is known, a little before its sockets."""
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    listen = (
+        f"import socket, time; s = socket.create_server(('{HOST}', {port})); print('ready', flush=True); time.sleep(60)"
+    )
+    start(process, [sys.executable, "-c", listen])
+    end(process)
+    socket.create_server((HOST, port)).close()
+
+
+def test_one_started_by_another_process_is_stopped_too(process):
+    started_elsewhere(process, DEAF)
+    process.stop(grace_s=0.1)
+    assert process.pid is None
 
 
 def test_stopping_what_does_not_run_is_fine(process):
@@ -178,12 +209,16 @@ class TestWithoutProc:
         monkeypatch.setenv("PATH", str(folder))
 
     def test_a_process_in_the_folder_is_the_server(self, process, monkeypatch, tmp_path):
-        started(process)
+        started_elsewhere(process)
         self.lsof(monkeypatch, tmp_path, f"p1\\nfcwd\\nn{process.directory}\\n")
-        assert process.pid is not None
+        pid = process.pid
+        assert pid is not None
+        process.stop()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
     def test_a_process_that_lsof_does_not_know_is_none(self, process, monkeypatch, tmp_path):
-        started(process)
+        started_elsewhere(process)
         self.lsof(monkeypatch, tmp_path, "")
         assert process.pid is None
         monkeypatch.undo()
