@@ -243,6 +243,20 @@ class TestAttempts:
         life.apply(entry("stalled", 3_000, seq=3))
         assert life.live["stalled_count"] == 2
 
+    def test_given_back_by_a_stalled_check_after_it_was_stuck(self):
+        life = running()
+        for at in (3_000, 4_000):
+            life.apply(look("active", at, job(**RAN), stream_id="2000-0"))
+        life.apply(entry("waiting", 5_000, job(**RAN), fields={"prev": "active"}, stalled=True))
+        assert life.moves[-1] == ("stuck", "waiting", "rescued")
+        assert life.anomalies == []
+
+    def test_a_stalled_check_puts_a_job_with_a_priority_among_those_without(self):
+        hashed = job(**RAN, priority=2, opts={"priority": 2})
+        life = Life(entry("active", 2_000, hashed))
+        life.apply(entry("waiting", 3_000, hashed, fields={"prev": "active"}, stalled=True))
+        assert life.live["source_state"] == "waiting"
+
     def test_without_the_hash_the_likelier_cause_is_told_as_a_guess(self):
         life = self.back(None)
         assert life.moves[-1][2] == "attempt_failed"

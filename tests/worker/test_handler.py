@@ -276,6 +276,7 @@ class TestCommits:
             for event in [*FAILED, {**entry("active", 1), "fields": 5}]:
                 worker.handler.on_record(tx, record(event))
         worker.commit(tx)
+        worker.handler.on_committed(PARTITION, {}, batch())
         assert worker.metric("worker_events_total", **QUEUE) == 4
         assert worker.metric("worker_transitions_total", **QUEUE, **{"from": "active", "to": "failed"}) == 1
         assert worker.metric("alerts_total", rule="failed", status="firing") == 1

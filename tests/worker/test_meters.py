@@ -72,6 +72,7 @@ def histogram(worker, name, labels):
         ([entry("active", 2_000), entry("failed", 2_250)], (0, 0), (1, 0.25)),
         ([entry("active", 2_000), entry("waiting", 2_250, fields={"prev": "active"})], (0, 0), (1, 0.25)),
         ([entry("delayed", 2_000, fields={"delay": "5000"}), entry("waiting", 5_000)], (0, 0), (0, 0)),
+        ([entry("delayed", 2_000, fields={"delay": "5000"}), entry("active", 5_000)], (0, 0), (0, 0)),
         ([entry("waiting", 2_000), entry("removed", 5_000)], (0, 0), (0, 0)),
         ([entry("waiting", 2_000), look("active", 5_000, stream_id="2000-0", lock_ttl_ms=5)], (0, 0), (0, 0)),
         ([entry("active", 2_000), look("wait", 5_000, stream_id="2000-0")], (0, 0), (0, 0)),
