@@ -26,16 +26,20 @@ def fingerprint(rule: str, key: str, life: int) -> str:
     return hashlib.sha256(f"{rule}\n{key}\n{life}".encode()).hexdigest()[:16]
 
 
-def decide(row: Row, transition: dict[str, Any], key: str, rules: Rules, *, snapshot: bool) -> list[Alert]:
-    """The alerts that a transition resolves and opens. `row` has its fields of after, and its notes of before."""
+def decide(row: Row, transition: dict[str, Any], key: str, rules: Rules, now: int, *, snapshot: bool) -> list[Alert]:
+    """The alerts that a transition resolves and opens. `row` has its fields of after, and its notes of before.
+
+    Alerts begin and end by Redis' clock, at the ms `now` of the entry or look: a transition found by a look may have
+    the time of a worker's clock, and those differ.
+    """
     to = transition["to"]
-    decided = _resolve(row, transition, key)
+    decided = _resolve(row, transition, key, now)
     if to == lc.FAILED and rules.failed.enabled and not (snapshot and transition["from"] is None):
         cause, reason = _why_failed(row, transition)
-        decided.append(_open(row, key, FAILED_RULE, rules.failed, cause, reason, transition["at"]))
+        decided.append(_open(row, key, FAILED_RULE, rules.failed, cause, reason, now))
     elif to == lc.STUCK and rules.stuck.enabled:
-        cause, reason = _why_stuck(row, transition["at"])
-        decided.append(_open(row, key, STUCK_RULE, rules.stuck, cause, reason, transition["at"]))
+        cause, reason = _why_stuck(row, now)
+        decided.append(_open(row, key, STUCK_RULE, rules.stuck, cause, reason, now))
     return decided
 
 
@@ -45,13 +49,12 @@ def expire(row: Row, key: str, now: int) -> list[Alert]:
     return [_alert(row, key, rule, opened, "expired", now) for rule, opened in open_alerts.items()]
 
 
-def _resolve(row: Row, transition: dict[str, Any], key: str) -> list[Alert]:
+def _resolve(row: Row, transition: dict[str, Any], key: str, now: int) -> list[Alert]:
     """Whatever is open ends here: an alert speaks of a state, and every transition leaves one."""
     open_alerts = row[NOTES].get("alerts")
     if not open_alerts:
         return []
     note(row, alerts=None, alerted=max(opened["starts_at"] for opened in open_alerts.values()))
-    now = transition["at"]
     return [
         _alert(row, key, rule, opened, _resolved_by(rule, transition), max(now, opened["starts_at"]))
         for rule, opened in open_alerts.items()
@@ -90,7 +93,7 @@ def _why_stuck(row: Row, at: int) -> tuple[str, str]:
 
 
 def _open(row: Row, key: str, rule: str, settings: AlertRule, cause: str, reason: str, at: int) -> Alert:
-    """A new incident. It starts after the life's earlier ones, also where the clock that told of those runs ahead."""
+    """A new incident. It starts after the life's earlier ones, also within one ms."""
     earlier = row[NOTES].get("alerted")
     opened = {
         "starts_at": at if earlier is None else max(at, earlier + 1),

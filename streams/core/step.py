@@ -103,7 +103,9 @@ class Step:
             row["state"], row["source_state"], row["since"] = to, source_to, at
         self.transitions.append(transition)
         if to in alerts.RULES or alerts.OPEN in row[NOTES]:
-            self.alerts.extend(alerts.decide(row, transition, self.key, self.rules, snapshot=self._is_snapshot()))
+            self.alerts.extend(
+                alerts.decide(row, transition, self.key, self.rules, self.now, snapshot=self._is_snapshot())
+            )
 
     def _transition(self, state_from: str | None, cause: str, *, error: str | None, at: int) -> Transition:
         row = self.row

@@ -156,10 +156,11 @@ def test_nothing_is_resolved_twice():
     assert life.told == [("failed", "firing", None), ("failed", "resolved", "retried")]
 
 
-def test_an_alert_ends_no_earlier_than_it_began():
+def test_an_alert_ends_by_the_clock_that_it_began_by():
     life = stuck()
     life.apply(look("completed", 5_000, job(**{**DONE, "finished_on": 2_500}), stream_id="2000-0"))
-    assert life.alerts[1]["ends_at"] == life.alerts[0]["starts_at"] == 4_500
+    assert life.transitions[-1]["at"] == 2_500
+    assert (life.alerts[0]["starts_at"], life.alerts[1]["ends_at"]) == (4_500, 5_000)
 
 
 def test_what_is_open_when_the_row_expires():
@@ -204,7 +205,7 @@ def test_a_snapshot_that_finds_a_known_job_failed_alerts():
     hashed = job(**RAN, finished_on=3_000, failed_reason="no", attempts_made=3)
     life.apply(look("failed", 5_000, hashed, reason="snapshot", stream_id="2000-0"))
     assert life.told == [("failed", "firing", None)]
-    assert life.alerts[0]["starts_at"] == 3_000
+    assert life.alerts[0]["starts_at"] == 5_000
 
 
 def again(life, at, seq=0):
@@ -229,6 +230,22 @@ def test_a_second_incident_starts_later_also_where_the_workers_clock_was_ahead()
     life = running()
     life.apply(look("failed", 3_000, job(**RAN, finished_on=600_000), stream_id="2000-0"))
     again(life, 4_000)
-    assert [alert["starts_at"] for alert in life.alerts] == [600_000, 600_000, 600_001]
-    life.apply(entry("removed", 5_000))
-    assert life.alerts[-1]["ends_at"] == 600_001
+    assert [alert["starts_at"] for alert in life.alerts] == [3_000, 3_000, 4_000]
+
+
+def test_an_incident_within_the_ms_of_the_one_before_ends_no_earlier_than_it_began():
+    life = failed()
+    again(life, 3_000, 1)
+    life.apply(entry("removed", 3_000, seq=9))
+    assert (life.alerts[-1]["starts_at"], life.alerts[-1]["ends_at"]) == (3_001, 3_001)
+
+
+def test_a_job_that_is_gone_and_found_failed_again_is_a_second_incident():
+    hashed = job(**RAN, finished_on=2_500)
+    life = Life(look("failed", 3_000, hashed), entry("removed", 4_000))
+    life.apply(look("failed", 5_000, hashed, stream_id="4000-0"))
+    assert [(alert["status"], alert["starts_at"]) for alert in life.alerts] == [
+        ("firing", 3_000),
+        ("resolved", 3_000),
+        ("firing", 5_000),
+    ]
