@@ -54,7 +54,7 @@ def new_row(event: Event, life: int) -> Row:
         "enriched": False,
         "estimated": ["timestamp"],
         "history": [],
-        NOTES: {"due": 0, "fails": 0, "starts": 0},
+        NOTES: {"due": 0, "state": "waiting", "fails": 0, "starts": 0},
     }
 
 

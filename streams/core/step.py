@@ -149,6 +149,8 @@ class Step:
         row["position"] = self.event["stream_id"]
         row["observed_at"] = self.event["observed_at"] if self.observed else None
         due = deadlines.next_look(row, self.now, self.event, self.rules)
-        if row[NOTES]["due"] != due:
-            row[NOTES] = {**row[NOTES], "due": due}
+        notes = row[NOTES]
+        if notes["due"] != due or notes["state"] != row["state"]:
+            # The state stands here again, so that an index can be rebuilt from the notes alone.
+            row[NOTES] = {**notes, "due": due, "state": row["state"]}
         return Result(row, self.transitions, self.alerts, self.anomalies)

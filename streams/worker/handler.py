@@ -113,8 +113,7 @@ class JobStatusHandler:
     def on_recovered(self, partition: int, rows: Mapping[bytes, bytes]) -> None:
         """The table of a partition is complete: build its index."""
         index = self._indexes[partition] = PartitionIndex()
-        for key, raw in rows.items():
-            index.put(key, loads(raw))
+        index.restore(rows)
         self._meters.assigned(partition, index)
 
     def on_committed(self, partition: int, staged: Mapping[bytes, Row | None], batch: BatchInfo) -> None:

@@ -8,15 +8,32 @@ they are passed over when their bucket comes up. A key whose due time lies in th
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from streams.core.deadlines import VERIFY, action_of
+from streams.core.job import parse_key
 from streams.core.row import NOTES, Row
+from streams.wire import loads
 
 BUCKET_MS: Final = 250
 FIRST_RETRY_MS: Final = 2_000
 MAX_RETRY_MS: Final = 60_000
+
+
+_NOTES_BEGIN: Final = b',"%s":{' % NOTES.encode()
+"""Text inside a row cannot hold this: there a quotation mark has a backslash before it. Nor can data behind the notes:
+there is none, they are a row's last field."""
+_NOTES_SKIP: Final = len(_NOTES_BEGIN) - 1
+
+
+@lru_cache(maxsize=4096)
+def _queue_of(prefix: bytes) -> tuple[str, str]:
+    """Source and queue of the keys that begin with this."""
+    address = parse_key(prefix.decode() + "/")
+    return address.source, address.queue
 
 
 class Group(NamedTuple):
@@ -51,8 +68,16 @@ class PartitionIndex:
 
     def put(self, key: bytes, row: Row) -> None:
         """The row as it now stands."""
-        notes = row[NOTES]
-        self._regroup(key, row)
+        self._put(key, (row["source"], row["queue"], row["state"]), row[NOTES])
+
+    def restore(self, rows: Mapping[bytes, bytes]) -> None:
+        """All rows of a table as it was read back. Of each only the notes are decoded, which stand at its end."""
+        for key, raw in rows.items():
+            notes = loads(raw[raw.rindex(_NOTES_BEGIN) + _NOTES_SKIP : -1])
+            self._put(key, (*_queue_of(key[: key.index(b"/", key.index(b"/") + 1)]), notes["state"]), notes)
+
+    def _put(self, key: bytes, group: tuple[str, str, str], notes: dict[str, Any]) -> None:
+        self._regroup(key, group)
         due: int = notes["due"]
         if self._due.get(key) != due:
             self._due[key] = due
@@ -117,9 +142,8 @@ class PartitionIndex:
         else:
             keys.append(key)
 
-    def _regroup(self, key: bytes, row: Row) -> None:
+    def _regroup(self, key: bytes, name: tuple[str, str, str]) -> None:
         was = self._group.get(key)
-        name = (row["source"], row["queue"], row["state"])
         if was == name:
             return
         group = self._interned.get(name)

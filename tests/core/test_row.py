@@ -62,8 +62,8 @@ def test_a_note_of_none_is_taken_away_and_the_old_notes_stay_as_they_were():
     before = row[NOTES]
     note(row, suspect={"at": 1}, v4=True)
     note(row, v4=None, never=None)
-    assert row[NOTES] == {"due": 0, "fails": 0, "starts": 0, "suspect": {"at": 1}}
-    assert before == {"due": 0, "fails": 0, "starts": 0}
+    assert row[NOTES] == {"due": 0, "state": "waiting", "fails": 0, "starts": 0, "suspect": {"at": 1}}
+    assert before == {"due": 0, "state": "waiting", "fails": 0, "starts": 0}
 
 
 def test_estimates_are_named_once_and_can_be_taken_back():
@@ -116,7 +116,7 @@ def test_a_look_takes_everything():
         name: value for name, value in whole.items() if name in row
     }
     assert row["estimated"] == []
-    assert row[NOTES] == {"due": 0, "fails": 2, "starts": 3}
+    assert row[NOTES] == {"due": 0, "state": "waiting", "fails": 2, "starts": 3}
 
 
 def test_a_look_at_a_bare_hash_leaves_nothing_of_before():
@@ -127,7 +127,7 @@ def test_a_look_at_a_bare_hash_leaves_nothing_of_before():
     assert row[NOTES]["v4"] is True
     take_all(row, {"timestamp": 5}, running=False)
     assert (row["progress"], row["return_value"], row["failed_reason"], row["stalled_count"]) == (0, None, None, 0)
-    assert row[NOTES] == {"due": 0, "fails": 0, "starts": 0}
+    assert row[NOTES] == {"due": 0, "state": "waiting", "fails": 0, "starts": 0}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 
 
 def row(state, due, n=1):
-    notes = {"due": due, "fails": 0, "starts": 0}
+    notes = {"due": due, "state": state, "fails": 0, "starts": 0}
     return {"source": "s", "queue": "q", "id": str(n), "state": state, "since": 0, "_": notes}
 
 

@@ -8,8 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from streams.core.fold import fold
+from streams.core.job import job_key
 from streams.core.lifecycle import STATES
+from streams.wire import dumps
 from streams.worker.index import BUCKET_MS, FIRST_RETRY_MS, MAX_RETRY_MS, Group, PartitionIndex
+from tests.core.replay import Bridge, cases, recording
 
 ALL = 10_000
 
@@ -224,3 +228,31 @@ class AgainstAModel(RuleBasedStateMachine):
 
 TestAgainstAModel = AgainstAModel.TestCase
 TestAgainstAModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+def test_an_index_restored_from_bytes_is_the_one_that_was_built_row_by_row():
+    """Over the rows of every recording, alerts and odd texts among them."""
+    table: dict[bytes, Any] = {}
+    for version, scenario in cases():
+        for event in events(version, scenario):
+            key = job_key(event["source"], event["queue"], event["job_id"]).encode()
+            table[key] = fold(table.get(key), event).row
+    rows: dict[bytes, Any] = {key: one for key, one in table.items() if one is not None}
+    odd = next(iter(rows.values()))
+    nested = {"a": 1, "_": {"due": 2}}
+    rows[b"s%2F1/q/a/b"] = {**odd, "source": "s/1", "queue": "q", "name": ',"_":{"due":1}', "return_value": nested}
+    built, restored = PartitionIndex(), PartitionIndex()
+    for key, one in rows.items():
+        built.put(key, one)
+    restored.restore({key: dumps(one) for key, one in rows.items()})
+    assert restored.counts == built.counts
+    assert restored.alerts == built.alerts
+    assert restored.alerts
+    later = max(one["_"]["due"] for one in rows.values()) + 2 * BUCKET_MS
+    assert sorted(restored.due_keys(later, ALL)) == sorted(built.due_keys(later, ALL)) == sorted(rows)
+
+
+def events(version, scenario):
+    steps = recording(version)[scenario]
+    bridge = Bridge(steps)
+    return [event for k in range(len(steps)) for event in bridge.entries(k) if event["job_id"]]
