@@ -65,7 +65,7 @@ def _number(count: int, style: str) -> Text:
 
 def _bridge(queue: Queue, now_ms: int) -> Text:
     if queue.heartbeat_at is None:
-        return Text("no heartbeat for a day", "yellow")
+        return Text("no heartbeat yet", "yellow")
     age_ms = now_ms - queue.heartbeat_at
     if age_ms > SILENT_MS:
         return Text(f"silent for {duration(age_ms)}", "yellow")

@@ -90,13 +90,17 @@ class JobStatusHandler:
         if index is None:
             return
         meter = self._meter_of(tx)
-        for key in index.due_keys(now_ms, self._verify_per_tick):
+        for key in index.due_keys(now_ms, self._share_of_verifications()):
             if len(meter.asked) >= PROBES_PER_TICK:
                 break
             row = tx.get(key)
             visit = deadlines.visit(row, now_ms) if row is not None else None
             if row is not None and visit is not None:
                 self._visit(tx, key, row, visit, now_ms, meter)
+
+    def _share_of_verifications(self) -> int:
+        """The setting is for the whole worker; its partitions tick together."""
+        return max(self._verify_per_tick // len(self._indexes), 1)
 
     def _visit(self, tx: Tx, key: bytes, row: Row, visit: deadlines.Visit, now_ms: int, meter: BatchMeter) -> None:
         if visit.action == deadlines.EXPIRE:

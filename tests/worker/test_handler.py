@@ -207,6 +207,11 @@ class TestTicks:
         assert self.probes(worker.tick(5_000))[0] == ("0", "verify")
         assert [len(worker.tick(5_000 + at)) for at in range(1, 11)] == [40 * TICK_INTERVAL_S] * 9 + [0]
 
+    def test_the_setting_is_shared_by_the_partitions(self):
+        worker = Worker(rows=rows("waiting", 1_000, 100), WORKER__VERIFY_PER_S="40")
+        worker.handler.on_recovered(7, {})
+        assert len(worker.tick(5_000)) == 40 * TICK_INTERVAL_S / 2
+
     def test_at_least_one_is_verified_at_a_tick(self):
         worker = Worker(rows=rows("delayed", 1_000, 3), WORKER__VERIFY_PER_S="0.01")
         assert len(worker.tick(5_000)) == 1
