@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import signal
-import sys
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -142,12 +141,12 @@ def _no_unseen_errors(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _collect_what_bullmqs_port_leaves() -> Iterator[None]:
+def _collect_what_bullmqs_port_leaves(request: pytest.FixtureRequest) -> Iterator[None]:
     """BullMQ's Python port leaves connections open when it is closed. Collected here, without a word, or the
     collector finds them in some later test, whose failure they would be.
     """
     yield
-    if "bullmq" in sys.modules:
+    if request.node.get_closest_marker("system") is not None:  # a collection takes a quarter of a second
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
