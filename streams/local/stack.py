@@ -90,8 +90,8 @@ def _start(servers: Sequence[Kafka | Redis], say: Say) -> None:
         for server in servers:
             if server.process.pid is None:
                 say(f"starting {server.process.name} in {server.process.directory}")
+                started.append(server)  # before, so that an interrupt at any time leaves none behind
                 server.start()
-                started.append(server)
         ready.wait(*servers)
     except BaseException:
         for server in started:
