@@ -26,6 +26,8 @@ Topics = Callable[..., Awaitable[dict[str, str]]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell lets what it starts in the background ignore Ctrl-C, and the children of tests would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "errors_expected: the test makes the product log errors, and looks at them or not"
     )
