@@ -12,8 +12,12 @@ from streams.local.errors import INSTALL, LocalStackError
 from streams.local.process import HOST, Process, known_ports, ports
 
 # Saved at a graceful stop (a day's save point never comes), so that a restart finds the data and costs nothing
-# meanwhile; a kill loses all. noeviction is what BullMQ demands.
-OPTIONS: Final = ("--save", "86400 1", "--appendonly", "no", "--maxmemory-policy", "noeviction")
+# meanwhile; a kill loses all. Where it cannot save (the folder is gone) it has to end all the same: force.
+# noeviction is what BullMQ demands.
+OPTIONS: Final = (
+    *("--save", "86400 1", "--appendonly", "no", "--shutdown-on-sigterm", "force"),
+    *("--maxmemory-policy", "noeviction"),
+)
 
 
 class Redis:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import shutil
+import signal
 import socket
 import time
 
@@ -82,6 +86,23 @@ def test_a_failure_stops_what_was_started(tmp_path):
 def test_a_bad_property_is_told_with_the_brokers_own_words(tmp_path):
     with pytest.raises(LocalStackError, match=r"log\.retention\.hours"):
         stack.up(tmp_path, redis=False, properties={"log.retention.hours": "soon"})
+
+
+def test_a_redis_whose_folder_is_gone_ends_all_the_same(tmp_path):
+    server = Redis(tmp_path / "redis")
+    server.start()
+    pid = server.process.pid
+    assert pid is not None
+    ready.wait(server)
+    with redis.Redis.from_url(server.url) as client:
+        client.set("a", 1)
+    shutil.rmtree(tmp_path / "redis")
+    os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + 10
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 def test_options_of_redis(tmp_path):
