@@ -45,13 +45,13 @@ def decide(row: Row, transition: dict[str, Any], key: str, rules: Rules, now: in
 
 def expire(row: Row, key: str, now: int) -> list[Alert]:
     """What is still open when the row's retention ends."""
-    open_alerts = row[NOTES].get("alerts", {})
+    open_alerts = row[NOTES].get(OPEN, {})
     return [_alert(row, key, rule, opened, "expired", now) for rule, opened in open_alerts.items()]
 
 
 def _resolve(row: Row, transition: dict[str, Any], key: str, now: int) -> list[Alert]:
     """Whatever is open ends here: an alert speaks of a state, and every transition leaves one."""
-    open_alerts = row[NOTES].get("alerts")
+    open_alerts = row[NOTES].get(OPEN)
     if not open_alerts:
         return []
     note(row, alerts=None, alerted=max(opened["starts_at"] for opened in open_alerts.values()))
@@ -101,7 +101,7 @@ def _open(row: Row, key: str, rule: str, settings: AlertRule, cause: str, reason
         "reason": reason,
         "severity": settings.severity,
     }
-    note(row, alerts={**row[NOTES].get("alerts", {}), rule: opened})
+    note(row, alerts={**row[NOTES].get(OPEN, {}), rule: opened})
     return _alert(row, key, rule, opened, None, None)
 
 

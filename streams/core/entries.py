@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from streams.core import lifecycle as lc
-from streams.core.row import NOTES, Job, Row, certain, estimate, note, started, take_creation
+from streams.core.row import NOTES, Job, Row, attempts_of, certain, estimate, note, stacks_of, started, take_creation
 from streams.core.step import Step
 from streams.core.text import parse_json
 
@@ -107,7 +107,7 @@ def _attempt_failed(step: Step, prev: str | None) -> tuple[bool, bool]:
 
 def _fails_to_come(row: Row, job: Job) -> int:
     """Failed attempts that the hash knows of and the row does not yet, the final failure left out."""
-    stacks = len(job.get("stacktrace") or ())
+    stacks = len(stacks_of(job))
     final = job.get("finished_on") is not None and "return_value" not in job
     return stacks - (1 if final else 0) - int(row[NOTES]["fails"])
 
@@ -117,7 +117,7 @@ def _attempt_error(step: Step) -> str | None:
     job = step.job
     if job is None:
         return None
-    stacks = job.get("stacktrace") or []
+    stacks = stacks_of(job)
     fails = step.row[NOTES]["fails"]
     if len(stacks) > fails + 1:
         return _message_of(str(stacks[fails]))
@@ -166,7 +166,7 @@ def _is_prioritized(step: Step, prev: str | None, cause: str) -> bool:
 
 def _failed_since(row: Row, job: Job) -> bool:
     """Whether the hash's `delay` may be the backoff of a later attempt."""
-    return len(job.get("stacktrace") or ()) > int(row[NOTES]["fails"])
+    return len(stacks_of(job)) > int(row[NOTES]["fails"])
 
 
 def _forget_outcome(step: Step) -> None:
@@ -190,7 +190,7 @@ def active(step: Step) -> None:
     row["processed_on"] = step.now if processed_on is None else processed_on
     (estimate if processed_on is None else certain)(row, "processed_on")
     if opening and job:
-        row["attempts_made"] = max((job.get("attempts_made") or 0) - (1 if job.get("counts_starts") else 0), 0)
+        row["attempts_made"] = attempts_of(job, running=True)
     note(row, starts=row[NOTES]["starts"] + 1)
     row["due_at"] = None
     step.move(lc.ACTIVE, lc.ACTIVE, "picked_up")
@@ -260,7 +260,7 @@ def failed(step: Step) -> None:
     row["failed_reason"] = reason
     certain(row, "failed_reason")
     _finish(step)
-    stacks = len(step.job.get("stacktrace") or ()) if step.job else 0
+    stacks = len(stacks_of(step.job)) if step.job else 0
     note(row, fails=min(row[NOTES]["fails"] + 1, stacks) if step.job else row[NOTES]["fails"] + 1)
     step.move(lc.FAILED, lc.FAILED, "failed", error=reason)
 

@@ -45,6 +45,11 @@ class Order(NamedTuple):
     observed_at: int
 
 
+def ms_of(stream_id: str) -> int:
+    """The time in a stream id."""
+    return int(stream_id.partition("-")[0])
+
+
 def order_of(stream_id: str, observed_at: int | None) -> Order:
     """The place of an entry (`observed_at` None) or of an observation."""
     ms, _, seq = stream_id.partition("-")

@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from streams.core import entries, looks
-from streams.core.events import OBSERVED, OPENS_NO_LIFE, Event, is_after
-from streams.core.row import Row
+from streams.core.events import OBSERVED, OPENS_NO_LIFE, Event, is_after, ms_of
+from streams.core.row import Row, life_of
 from streams.core.rules import DEFAULT_RULES, Rules
 from streams.core.step import Result, Step
 
@@ -28,7 +26,7 @@ def fold(row: Row | None, event: Event, rules: Rules = DEFAULT_RULES) -> Result:
         return Result(row)
     if observed_at is not None:
         return _look(row, event, rules, observed_at)
-    return _entry(row, event, rules, int(event["stream_id"].partition("-")[0]))
+    return _entry(row, event, rules, ms_of(event["stream_id"]))
 
 
 def _entry(row: Row | None, event: Event, rules: Rules, ms: int) -> Result:
@@ -40,16 +38,10 @@ def _entry(row: Row | None, event: Event, rules: Rules, ms: int) -> Result:
     if name == "added":
         step.begin(life=ms)
     elif row is None:
-        step.begin(life=_first_seen(event, ms))
+        step.begin(life=life_of(event))
     if handler is not None:
         handler(step)
     return step.result()
-
-
-def _first_seen(event: Event, ms: int) -> int:
-    """The life of a job whose `added` was not seen: its own creation time, else the first entry's."""
-    job: dict[str, Any] = event.get("job") or {}
-    return job.get("timestamp") or ms
 
 
 def _look(row: Row | None, event: Event, rules: Rules, observed_at: int) -> Result:

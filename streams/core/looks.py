@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streams.core import lifecycle as lc
-from streams.core.row import NOTES, Job, note, take_all
+from streams.core.row import NOTES, life_of, note, take_all
 from streams.core.step import Step
 
 _QUEUE_CAUSES = {(lc.WAITING, lc.PAUSED): "paused", (lc.PAUSED, lc.WAITING): "resumed"}
@@ -14,10 +14,8 @@ def apply(step: Step) -> None:
     if not step.event["found"]:
         _gone(step)
         return
-    if not step.row:
-        step.begin(life=_life_of(step.job, step))
-    elif _is_another_life(step):
-        _replace(step)
+    if not step.row or _is_another_life(step):
+        step.begin(life=life_of(step.event))
     where = step.event.get("where")
     source_state = lc.SOURCE_STATE_OF_PLACE.get(where or "")
     if source_state is None:
@@ -39,18 +37,10 @@ def _gone(step: Step) -> None:
         step.close("vanished")
 
 
-def _life_of(job: Job | None, step: Step) -> int:
-    return (job or {}).get("timestamp") or int(step.event["stream_id"].partition("-")[0])
-
-
 def _is_another_life(step: Step) -> bool:
     if not step.job or "timestamp" in step.row["estimated"]:
         return False
     return bool(step.job.get("timestamp") != step.row["timestamp"])
-
-
-def _replace(step: Step) -> None:
-    step.begin(life=_life_of(step.job, step))
 
 
 def _running(step: Step) -> None:

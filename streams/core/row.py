@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streams.core.events import OBSERVED, Event
+from streams.core.events import OBSERVED, Event, ms_of
 
 Row = dict[str, Any]
 Job = dict[str, Any]
@@ -24,7 +24,7 @@ NOTES: Final = "_"
 
 def new_row(event: Event, life: int) -> Row:
     """An empty row of a life that begins with this event; it has no state of its own yet (`seq` 0)."""
-    ms = int(event["stream_id"].partition("-")[0])
+    ms = ms_of(event["stream_id"])
     return {
         "id": event["job_id"],
         "name": "" if event["event"] == OBSERVED else event["fields"].get("name", ""),
@@ -56,6 +56,12 @@ def new_row(event: Event, life: int) -> Row:
         "history": [],
         NOTES: {"due": 0, "state": "waiting", "fails": 0, "starts": 0},
     }
+
+
+def life_of(event: Event) -> int:
+    """The life of a job whose `added` was not seen: its own creation time, else that of what is known first."""
+    job: Job = event.get("job") or {}
+    return job.get("timestamp") or ms_of(event["stream_id"])
 
 
 def seed_of(row: Row) -> dict[str, Any]:
@@ -115,7 +121,7 @@ def take_all(row: Row, job: Job, *, running: bool) -> None:
     row["estimated"] = []
     note(
         row,
-        fails=len(job.get("stacktrace") or ()),
+        fails=len(stacks_of(job)),
         starts=started(job),
         v4=True if job.get("counts_starts") else None,
     )
@@ -125,6 +131,11 @@ def attempts_of(job: Job, *, running: bool) -> int:
     """Attempts that have ended. BullMQ 4 counts an attempt when it starts, so a running one is taken off."""
     made: int = job.get("attempts_made") or 0
     return max(made - 1, 0) if running and job.get("counts_starts") else made
+
+
+def stacks_of(job: Job) -> list[Any]:
+    """One stack for each attempt that has failed, the oldest first."""
+    return job.get("stacktrace") or []
 
 
 def started(job: Job) -> int:

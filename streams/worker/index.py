@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from streams.core.alerts import OPEN
 from streams.core.deadlines import VERIFY, action_of
 from streams.core.job import parse_key
 from streams.core.row import NOTES, Row
@@ -85,7 +86,7 @@ class PartitionIndex:
             self._enqueue(key, due)
         if self._asked:
             self._asked.pop(key, None)
-        opened: dict[str, Any] | None = notes.get("alerts")
+        opened: dict[str, Any] | None = notes.get(OPEN)
         if opened:
             self.alerts[key] = tuple(opened)
         elif self.alerts:
