@@ -114,6 +114,13 @@ class Cluster:
         refused = TopicAuthorizationFailedError.errno
         return {topic["topic"] for topic in response.to_object()["topics"] if topic["error_code"] == refused}
 
+    async def members(self, group: str) -> int:
+        """How many members a consumer group has; 0 where there is none of that name."""
+        if not any(name == group for name, *_ in await self._client.list_consumer_groups()):
+            return 0
+        (response,) = await self._client.describe_consumer_groups([group])
+        return len(response.to_object()["groups"][0]["members"])
+
     @asynccontextmanager
     async def _client_of_its_own(self) -> AsyncIterator[AIOKafkaClient]:
         """For requests that the admin client does not offer."""

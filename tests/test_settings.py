@@ -278,6 +278,12 @@ def test_what_is_no_url_is_masked_whole():
     assert masked("redis://[::1") == MASK
 
 
+def test_readers_join_no_group_and_see_committed_records_only():
+    kafka = load([], {}).kafka
+    only = {"group_id": None, "enable_auto_commit": False, "isolation_level": "read_committed"}
+    assert kafka.reader() == {**kafka.client(), **only}
+
+
 def test_kafka_clients_get_what_the_protocol_needs(monkeypatch):
     assert load([], {}).kafka.client() == {"bootstrap_servers": "localhost:9092", "security_protocol": "PLAINTEXT"}
     contexts: list[object] = []

@@ -70,13 +70,7 @@ def decode(value: bytes) -> Checkpoint:
 async def read_all(settings: Settings) -> dict[bytes, Checkpoint]:
     """The last checkpoint of each stream, committed ones only. Only final after the producer has fenced."""
     topic = TopicPartition(settings.topic(topology.CHECKPOINTS), 0)
-    consumer = AIOKafkaConsumer(
-        **settings.kafka.client(),
-        group_id=None,
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-    )
+    consumer = AIOKafkaConsumer(**settings.kafka.reader(), auto_offset_reset="earliest")
     await consumer.start()
     try:
         consumer.assign([topic])

@@ -65,10 +65,7 @@ async def _pass_on(consumer: AIOKafkaConsumer, ask: Callable[[str, str, str, str
 
 def _consumer(settings: Settings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
-        **settings.kafka.client(),
-        group_id=None,
-        enable_auto_commit=False,
-        isolation_level="read_committed",
+        **settings.kafka.reader(),
         auto_offset_reset="latest",
         fetch_max_wait_ms=250,
     )

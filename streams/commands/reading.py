@@ -32,11 +32,8 @@ async def reader(settings: Settings, *, follow: bool = False) -> AsyncIterator[R
         # The sizes of all topics: a consumer that asks for one by name could create it.
         sizes = await cluster.partitions()
     consumer = AIOKafkaConsumer(
-        **settings.kafka.client(),
-        group_id=None,
-        isolation_level="read_committed",
+        **settings.kafka.reader(),
         auto_offset_reset="earliest",
-        enable_auto_commit=False,
         max_partition_fetch_bytes=4 << 20,
         # A seek waits for the fetch under way, which the broker holds back so long where there is nothing new.
         fetch_max_wait_ms=500 if follow else 20,

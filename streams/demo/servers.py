@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
@@ -158,16 +157,10 @@ def _free_ports(count: int) -> list[int]:
 
 async def _members(settings: Settings, group: str) -> int:
     """How many members a consumer group has; 0 where it cannot be seen."""
-    client = AIOKafkaAdminClient(**settings.kafka.client(), request_timeout_ms=int(admin.TIMEOUT_S * 1000))
     try:
-        await asyncio.wait_for(client.start(), admin.TIMEOUT_S)
-        if not any(name == group for name, *_ in await client.list_consumer_groups()):
-            return 0
-        (response,) = await client.describe_consumer_groups([group])
-        return len(response.to_object()["groups"][0]["members"])
-    except (KafkaError, TimeoutError) as error:
-        if isinstance(error, KafkaError) and error.retriable is False:
+        async with admin.cluster(settings) as cluster:
+            return await cluster.members(group)
+    except KafkaError as error:
+        if error.retriable is False:
             return 0
         raise
-    finally:
-        await client.close()

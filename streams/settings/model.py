@@ -86,6 +86,15 @@ class Kafka(Section):
             options["sasl_plain_password"] = self.sasl_password and self.sasl_password.get_secret_value()
         return options
 
+    def reader(self) -> dict[str, Any]:
+        """Those of a consumer that belongs to no group and sees committed records only. Raises as `client`."""
+        return {
+            **self.client(),
+            "group_id": None,
+            "enable_auto_commit": False,
+            "isolation_level": "read_committed",
+        }
+
     def _ssl_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ssl_cafile)
         context.check_hostname = self.ssl_check_hostname

@@ -64,12 +64,7 @@ class Heartbeats:
     async def follow(self) -> None:
         """Read heartbeats from now on, until cancelled. Kafka away: tried again, silently; others say it."""
         while True:
-            consumer = AIOKafkaConsumer(
-                **self._settings.kafka.client(),
-                group_id=None,
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-            )
+            consumer = AIOKafkaConsumer(**self._settings.kafka.reader())
             try:
                 await consumer.start()
                 partition = TopicPartition(self._settings.topic(topology.HEALTH), 0)
