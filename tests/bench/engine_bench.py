@@ -13,13 +13,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import importlib.util
 import json
-import resource
 import statistics
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +29,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from streams.core.job import partition_of
 from streams.engine import EngineOptions, Tx, build, exit_now
 from streams.engine.process import GC_THRESHOLDS
+from tests.bench.measuring import drain, load_build
 from tests.engine.counting import Counting, Topics
-from tests.engine.fakes import until
 
 PARTITIONS = 8
 HISTORY = 16
@@ -103,17 +100,12 @@ def _ours(bootstrap: str, events: str, run: str) -> tuple[Any, Callable[[], int]
 
 
 def _theirs(file: Path, bootstrap: str, events: str, run: str) -> tuple[Any, Callable[[], int]]:
-    spec = importlib.util.spec_from_file_location("other_build", file)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{file} is no module")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     out = f"{run}.out"
 
     def fold(tx: Any, record: Any) -> None:
         tx.emit(out, record.key, fold_row(tx.get, tx.put, record), HEADERS, record.timestamp)
 
-    app = module.build_app(run, bootstrap, fold, events=events, status=f"{run}.table")
+    app = load_build(file).build_app(run, bootstrap, fold, events=events, status=f"{run}.table")
     return app, lambda: int(app.engine.stats["events"])
 
 
@@ -123,16 +115,7 @@ async def measure(bootstrap: str, events: str, count: int, against: Path | None)
     await _topics(bootstrap, [f"{run}.table", f"{run}.out"])
     app, done = _theirs(against, bootstrap, events, run) if against else _ours(bootstrap, events, run)
     gc.set_threshold(*GC_THRESHOLDS)
-    starting = asyncio.ensure_future(app.start())
-    await until(done, 60)
-    gc.freeze()
-    began, cpu, first = time.perf_counter(), time.process_time(), done()
-    await until(lambda: done() >= count, 300)
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    folded = count - first
-    await starting
-    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"events_per_s": folded / seconds, "cpu_s_per_million": cpu / folded * 1e6, "rss_mb": rss_mb}
+    return await drain(app, done, count)
 
 
 def _run(arguments: argparse.Namespace, topic: str, against: Path | None) -> dict[str, float]:

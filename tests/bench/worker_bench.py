@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -36,7 +35,7 @@ from streams.wire import dumps, loads
 from streams.worker.app import build_app
 from streams.worker.meters import Meters
 from tests.bench.fold_bench import workload
-from tests.engine.fakes import until
+from tests.bench.measuring import drain, load_build
 
 PARTITIONS = 8
 HEADERS = [("ce_id", b"id"), ("ce_type", b"t"), ("ce_source", b"/a/b"), ("ce_specversion", b"1.0"), ("ce_time", b"v")]
@@ -103,34 +102,11 @@ def least_fold(out: str) -> Any:
 
 def other_app(file: Path, bootstrap: str, prefix: str) -> Any:
     """The other build, with the least fold."""
-    spec = importlib.util.spec_from_file_location("other_build", file)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{file} is no module")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     names = {name: full_name(prefix, name) for name in ("events", "status", "transitions")}
     fold = least_fold(names["transitions"])
-    return module.build_app(f"{prefix}-other", bootstrap, fold, events=names["events"], status=names["status"])
-
-
-async def drain(app: Any, done: Any, count: int) -> dict[str, float]:
-    """From the first batch on until all is committed; CPU is that of the process, threads included."""
-    starting = asyncio.ensure_future(app.start())
-    await until(done, 60)
-    gc.freeze()
-    began, cpu, first = time.perf_counter(), time.process_time(), done()
-    await until(lambda: done() >= count, 300)
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    folded = count - first
-    await starting
-    rss_mb = peak_mb()
-    return {"events_per_s": folded / seconds, "cpu_s_per_million": cpu / folded * 1e6, "rss_mb": rss_mb}
-
-
-def peak_mb() -> float:
-    """Greatest resident memory of this very program: getrusage remembers what the process was before its exec."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return load_build(file).build_app(
+        f"{prefix}-other", bootstrap, fold, events=names["events"], status=names["status"]
+    )
 
 
 async def one(arguments: argparse.Namespace) -> dict[str, float]:
