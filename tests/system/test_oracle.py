@@ -25,17 +25,6 @@ MAX_LEN = 1_000_000
 pytestmark = [pytest.mark.system, pytest.mark.node]
 
 
-@pytest.fixture
-async def line(kafka, redis_server, prefix, topics, tmp_path):
-    line = Line(kafka, redis_server, prefix, tmp_path)
-    client = redis.from_url(redis_server, decode_responses=True)
-    await client.flushdb()
-    await client.aclose()
-    await topics()
-    yield line
-    line.stop_all()
-
-
 class Applications:
     """One application for each BullMQ version on queues of its own, and two more that share one queue."""
 

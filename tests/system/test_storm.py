@@ -13,7 +13,6 @@ import random
 import signal
 
 import pytest
-import redis.asyncio as redis
 
 from tests.system import oracle
 from tests.system.support import Line
@@ -25,17 +24,6 @@ FIRST_SEED = int(os.environ.get("STORM_SEED", "41"))
 WORKERS = 3
 
 pytestmark = [pytest.mark.system, pytest.mark.node]
-
-
-@pytest.fixture
-async def line(kafka, redis_server, prefix, topics, tmp_path):
-    client = redis.from_url(redis_server, decode_responses=True)
-    await client.flushdb()
-    await client.aclose()
-    await topics()
-    line = Line(kafka, redis_server, prefix, tmp_path)
-    yield line
-    line.stop_all()
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + STORMS))
