@@ -72,7 +72,8 @@ async def cluster(settings: Settings) -> AsyncIterator[Cluster]:
     options = settings.kafka.client()
     client = AIOKafkaAdminClient(**options, request_timeout_ms=int(TIMEOUT_S * 1000))
     try:
-        await asyncio.wait_for(client.start(), TIMEOUT_S)
+        async with asyncio.timeout(TIMEOUT_S):
+            await client.start()
         yield Cluster(client, options)
     finally:
         await client.close()
@@ -101,7 +102,8 @@ class Cluster:
         kind = CoordinationType.TRANSACTION if transactional else CoordinationType.GROUP
         async with self._client_of_its_own() as client:
             try:
-                await asyncio.wait_for(_look_up(client, kind, name), TIMEOUT_S)
+                async with asyncio.timeout(TIMEOUT_S):
+                    await _look_up(client, kind, name)
             except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed) as error:
                 return str(error.description)
         return ""
@@ -162,7 +164,8 @@ class Cluster:
         for name, code, *message in response.topic_errors:
             if code not in (0, TopicAlreadyExistsError.errno):
                 raise TopicError(f"{name} cannot be created: {message[0] if message and message[0] else _error(code)}")
-        await asyncio.wait_for(self._appeared([topic.name for topic in topics]), _APPEAR_S)
+        async with asyncio.timeout(_APPEAR_S):
+            await self._appeared([topic.name for topic in topics])
 
     async def configure(self, name: str, own: Mapping[str, str], changed: Mapping[str, str]) -> None:
         """Change some settings of a topic. This request replaces all that is set on it, so `own` goes along."""
@@ -171,7 +174,8 @@ class Cluster:
             for code, message, _, _ in response.resources:
                 if code:
                     raise TopicError(f"{name} cannot be changed: {message or _error(code)}")
-        await asyncio.wait_for(self._in_force(name, changed), _APPEAR_S)
+        async with asyncio.timeout(_APPEAR_S):
+            await self._in_force(name, changed)
 
     async def _configs(self, names: Iterable[str]) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]

@@ -43,7 +43,8 @@ class Link:
         """Open the connection. Raises one of `Away`."""
         await self.close()
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await asyncio.wait_for(connection.connect(), self._timeout_s)  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(self._timeout_s):
+            await connection.connect()  # type: ignore[no-untyped-call]
         self._connection = connection
 
     async def close(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH_BYTES = 950_000
 _TRANSACTION_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 3.0
 _NEEDED = (topology.EVENTS, topology.PROBES, topology.CHECKPOINTS, topology.HEALTH, topology.DEAD_LETTERS)
 
@@ -186,7 +187,8 @@ class Publisher:
             compression_type="lz4",
             request_timeout_ms=20_000,
         )
-        await asyncio.wait_for(self._producer.start(), 20)
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            await self._producer.start()
         await self._check_topics(self._producer)
         return await checkpoint.read_all(self._settings)
 

@@ -45,7 +45,8 @@ def processor(stop: asyncio.Event) -> Callable[[Any, str], Awaitable[dict[str, i
 async def _pass(stop: asyncio.Event, seconds: float) -> None:
     """A sleep that `stop` cuts short."""
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return
 

@@ -48,7 +48,8 @@ class Broker:
     async def look(self) -> bool:
         """Ask once. True when all is well."""
         try:
-            found = await asyncio.wait_for(self._partitions(), ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                found = await self._partitions()
         except (KafkaError, OSError, TimeoutError) as error:
             await self.close()
             self.kafka, trouble = False, f"Kafka does not answer: {error!r}"

@@ -45,7 +45,7 @@ def _serves(server: Kafka | Redis) -> bool:
         return server.is_ready()
     with _quiet():
         try:
-            asyncio.run(asyncio.wait_for(_transaction_reaches_a_group(server.bootstrap), _PROBE_S))
+            asyncio.run(_transaction_reaches_a_group(server.bootstrap))
         except Exception:  # noqa: BLE001 -- the clients raise many kinds while a broker comes up
             return False
     return True
@@ -67,13 +67,14 @@ async def _transaction_reaches_a_group(bootstrap: str) -> None:
     """The broker's first transaction and first group each create an internal topic: better now than in a test."""
     probe = f"local-stack-probe-{uuid.uuid4().hex[:8]}"
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(probe, 1, 1)])
-        await _round_trip(bootstrap, probe)
-        await admin.delete_topics([probe])
-    finally:
-        await admin.close()
+    async with asyncio.timeout(_PROBE_S):
+        await admin.start()
+        try:
+            await admin.create_topics([NewTopic(probe, 1, 1)])
+            await _round_trip(bootstrap, probe)
+            await admin.delete_topics([probe])
+        finally:
+            await admin.close()
 
 
 async def _round_trip(bootstrap: str, probe: str) -> None:
