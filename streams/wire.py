@@ -1,11 +1,13 @@
-"""Bytes on the wire: JSON, CloudEvents headers, times. The only module that knows the JSON library."""
+"""Bytes on the wire: JSON, CloudEvents headers, times. The only module that knows the JSON libraries."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import orjson
 
 Headers = list[tuple[str, bytes]]
@@ -20,6 +22,29 @@ Raw = orjson.Fragment
 """JSON text that goes out as it is, unchecked: only for text that `dumps` made or `loads` accepted."""
 dumps = orjson.dumps
 """JSON in UTF-8. Integers beyond 64 bits and lone surrogates raise TypeError (orjson.JSONEncodeError)."""
+
+Carried = msgspec.Raw
+"""In a shape: a value that is carried along as the text that it is, and neither decoded nor encoded on the way."""
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""In a shape: an integer that every reader of JSON can hold."""
+Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""In a shape: ms since the epoch."""
+pack = msgspec.json.Encoder().encode
+"""As `dumps`, but for Carried values too; and what it returns holds on to little more memory than its length, where
+what `dumps` returns holds several KiB. Raises one of Unpackable."""
+Unpackable = (TypeError, ValueError, RecursionError)
+
+
+def reader(shape: Any) -> Callable[[bytes], Any]:
+    """Reads JSON of a shape (a TypedDict, `total=False`), checks its types, leaves out fields that it does not name.
+
+    The function raises ShapeError for what is not so; text that is not UTF-8 may pass in what is Carried or left out.
+    """
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(shape).decode
+    return decode
+
+
+ShapeError = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @lru_cache(maxsize=1024)

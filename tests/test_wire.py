@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TypedDict
 
 import pytest
 from hypothesis import given
@@ -70,3 +71,16 @@ def test_headers_are_cloudevents_in_binary_mode():
         "ce_time": b"2026-11-24T20:57:53.123Z",
     }
     assert wire.NO_HEADERS == []
+
+
+@pytest.mark.parametrize("value", ["\ud800", object()])
+def test_what_cannot_be_packed(value):
+    with pytest.raises(wire.Unpackable):
+        wire.pack({"x": value})
+
+
+def test_what_is_carried_is_packed_as_it_came():
+    class Shape(TypedDict, total=False):
+        data: wire.Carried
+
+    assert wire.pack(wire.reader(Shape)(b'{"data":{"n": 1.00},"more":2}')) == b'{"data":{"n": 1.00}}'

@@ -9,11 +9,12 @@ are complete. `process` is what runs it; `private` lists what is used of Faust t
 from streams.engine.api import BatchInfo, ConsumerRecord, EngineOptions, Handler, Stats
 from streams.engine.app import BatchApp, Readiness, build
 from streams.engine.process import exit_now, run
-from streams.engine.tx import Row, Tx, Unwritable
+from streams.engine.tx import Codec, Row, Tx, Unwritable
 
 __all__ = [
     "BatchApp",
     "BatchInfo",
+    "Codec",
     "ConsumerRecord",
     "EngineOptions",
     "Handler",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from streams.engine.tx import Row, Tx, Unwritable
+from streams.engine.tx import PLAIN, Codec, Row, Tx, Unwritable
 
 ConsumerRecord = Any
 """aiokafka.ConsumerRecord[bytes, bytes]: topic, partition, offset, timestamp (ms), key, value, headers."""
@@ -81,6 +81,8 @@ class EngineOptions:
     table_topic: str
     output_topics: tuple[str, ...] = ()
     """Topics that must exist before the start, beside the two."""
+    codec: Codec = PLAIN
+    """How the handler's rows are read and written."""
     exactly_once: bool = True
     linger_s: float = 0.05
     max_records: int = 2_000

@@ -48,7 +48,7 @@ class PartitionStore(memory.Store):
         for key, raw in rows:
             if raw is None:
                 live.pop(key, None)
-            else:  # a copy: what orjson returns holds on to its whole buffer, several KiB of it
+            else:  # a copy: what an encoder returns may hold on to a larger buffer than it fills
                 live[key] = bytes(memoryview(raw))
         if offset is not None:
             self.offsets[partition] = offset

@@ -65,7 +65,8 @@ def fold(
     `careful` sets aside what cannot be written, record by record. Without it Unwritable is raised.
     """
     began = time.perf_counter()
-    arguments = (part.number, store.parts[part.number], options.table_topic, options.max_record_bytes)
+    rows = store.parts[part.number]
+    arguments = (part.number, rows, options.table_topic, options.max_record_bytes, options.codec)
     tx: Tx
     if careful:
         tx = checked = CheckedTx(*arguments)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
-from streams.wire import NO_HEADERS, Headers, dumps, loads
+from streams.wire import NO_HEADERS, Headers, Unpackable, loads, pack
 
 Row = dict[str, Any]
+
+
+class Codec(NamedTuple):
+    """How a row is read and written. `write` raises one of wire.Unpackable for what it cannot say."""
+
+    read: Callable[[bytes], Row] = loads
+    write: Callable[[Row], bytes] = pack
+
+
+PLAIN: Final = Codec()
 Output = tuple[str, int, bytes | None, bytes | None, Headers, int | None]
 """topic, partition, key, value, headers, timestamp in ms (None = the time of sending)"""
 
@@ -34,13 +45,16 @@ class Tx:
     `rows` are the committed rows as published bytes, so every read is a private copy.
     """
 
-    __slots__ = ("_plain_bytes", "limit_bytes", "outputs", "partition", "rows", "staged", "table_topic")
+    __slots__ = ("_plain_bytes", "codec", "limit_bytes", "outputs", "partition", "rows", "staged", "table_topic")
 
-    def __init__(self, partition: int, rows: dict[bytes, bytes], table_topic: str, limit_bytes: int) -> None:
+    def __init__(
+        self, partition: int, rows: dict[bytes, bytes], table_topic: str, limit_bytes: int, codec: Codec = PLAIN
+    ) -> None:
         self.partition = partition
         self.rows = rows
         self.table_topic = table_topic
         self.limit_bytes = limit_bytes
+        self.codec = codec
         self._plain_bytes = limit_bytes // 2 - HEADERS_ALLOWANCE_BYTES
         self.staged: dict[bytes, Row | None] = {}
         self.outputs: list[Output] = []
@@ -50,7 +64,7 @@ class Tx:
         if key in self.staged:
             return self.staged[key]
         raw = self.rows.get(key)
-        return None if raw is None else loads(raw)
+        return None if raw is None else self.codec.read(raw)
 
     def put(self, key: bytes, row: Row | None) -> None:
         """Stage a row; None is a tombstone."""
@@ -90,8 +104,8 @@ class Tx:
     def encode_row(self, key: bytes, row: Row) -> bytes:
         """One row as it is published. Raises Unwritable."""
         try:
-            raw = dumps(row)
-        except TypeError as error:
+            raw = self.codec.write(row)
+        except Unpackable as error:
             raise Unwritable("not_encodable", self.table_topic, key, 0, str(error)) from error
         if len(key) + len(raw) > self._plain_bytes:
             self.check(self.table_topic, key, raw, NO_HEADERS)
@@ -106,18 +120,20 @@ class CheckedTx(Tx):
 
     __slots__ = ("_outputs_before", "_staged_before")
 
-    def __init__(self, partition: int, rows: dict[bytes, bytes], table_topic: str, limit_bytes: int) -> None:
-        super().__init__(partition, rows, table_topic, limit_bytes)
+    def __init__(
+        self, partition: int, rows: dict[bytes, bytes], table_topic: str, limit_bytes: int, codec: Codec = PLAIN
+    ) -> None:
+        super().__init__(partition, rows, table_topic, limit_bytes, codec)
         self.mark()
 
     def get(self, key: bytes) -> Row | None:
         """As in Tx; a copy also of a staged row, so that taking back is complete."""
         row = super().get(key)
-        return row if row is None or key not in self.staged else loads(dumps(row))
+        return row if row is None or key not in self.staged else self.codec.read(self.codec.write(row))
 
     def put(self, key: bytes, row: Row | None) -> None:
         """As in Tx. Raises Unwritable at once; nothing was staged then."""
-        self.staged[key] = None if row is None else loads(self.encode_row(key, row))
+        self.staged[key] = None if row is None else self.codec.read(self.encode_row(key, row))
 
     def emit(
         self,

@@ -11,6 +11,7 @@ from streams.settings import Settings
 from streams.worker.drift import Heartbeats
 from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
 from streams.worker.meters import Meters
+from streams.worker.records import ROWS
 
 log = logging.getLogger("streams.worker")
 
@@ -32,6 +33,7 @@ def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchA
         events_topic=settings.topic(topology.EVENTS),
         table_topic=settings.topic(topology.STATUS),
         output_topics=tuple(settings.topic(name) for name in _OUTPUTS),
+        codec=ROWS,
         exactly_once=settings.delivery == "exactly_once",
         max_queued=MAX_QUEUED,
     )

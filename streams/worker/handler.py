@@ -6,17 +6,17 @@ import time
 from collections.abc import Mapping
 
 from streams.core import alerts, deadlines
-from streams.core.events import REASONS, BadRecordError, Event, check
+from streams.core.events import REASONS, BadRecordError
 from streams.core.fold import fold
 from streams.core.row import Row
 from streams.core.rules import AlertRule, Rules
 from streams.core.step import Result
 from streams.engine import BatchInfo, ConsumerRecord, Tx, Unwritable
 from streams.settings import Settings
-from streams.wire import JSONDecodeError, loads
 from streams.worker.index import PartitionIndex
 from streams.worker.meters import BatchMeter, Meters
 from streams.worker.outputs import Outputs
+from streams.worker.records import event_of
 
 TICK_INTERVAL_S = 0.25
 PROBES_PER_TICK = 500
@@ -35,17 +35,6 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def decode(record: ConsumerRecord) -> Event:
-    """The record's event. Raises BadRecordError."""
-    if not record.value:
-        raise BadRecordError("not_json", "the value is empty")
-    try:
-        value = loads(record.value)
-    except JSONDecodeError as error:
-        raise BadRecordError("not_json", f"the value is no JSON: {error}") from None
-    return check(value, record.key)
-
-
 class JobStatusHandler:
     """The engine's handler. Indexes and meters change only after a commit, so a batch may be folded again."""
 
@@ -61,7 +50,7 @@ class JobStatusHandler:
         """Fold one record of `events`; what cannot be folded is set aside."""
         meter = self._meter_of(tx)
         try:
-            event = decode(record)
+            event = event_of(record.value, record.key)
         except BadRecordError as error:
             self._outputs.dead_letter(tx, record, error)
             meter.dead_letters.append(error.reason)

@@ -11,7 +11,7 @@ from streams.core.events import BadRecordError, Event
 from streams.core.job import escape, partition_of
 from streams.engine import ConsumerRecord, Tx, Unwritable
 from streams.settings import Settings
-from streams.wire import NO_HEADERS, cloud_event, dumps
+from streams.wire import NO_HEADERS, Unpackable, cloud_event, dumps, pack
 
 DEAD_LETTER_BYTES = 800_000
 """What is kept of a dead letter's key and value together: with the headers that is below every limit of Kafka's."""
@@ -89,6 +89,6 @@ class Outputs:
 def _encode(topic: str, key: bytes, value: dict[str, Any]) -> bytes:
     """The value as JSON. Raises Unwritable where JSON cannot say it, which is a fact about its event."""
     try:
-        return dumps(value)
-    except TypeError as error:
+        return pack(value)
+    except Unpackable as error:
         raise Unwritable("not_encodable", topic, key, 0, str(error)) from error

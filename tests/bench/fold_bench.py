@@ -18,20 +18,21 @@ from streams.engine.tx import Tx
 from streams.wire import dumps
 from streams.worker.handler import JobStatusHandler
 from streams.worker.meters import Meters
+from streams.worker.records import ROWS
 from tests.core.replay import Bridge, recording
 
 BATCH = 2_000
 
 
-def workload(jobs: int, scenario: str = "realistic_crawl") -> list[Any]:
-    """Records of `events`: the recorded crawling job, so many times, ten jobs interleaved."""
+def workload(jobs: int, scenario: str = "realistic_crawl", interleaved: int = 10) -> list[Any]:
+    """Records of `events`: the recorded crawling job, so many times, so many jobs at a time."""
     steps = recording("v5")[scenario]
     templates = [event for k in range(len(steps)) for event in Bridge(steps).entries(k) if event["job_id"]]
     templates = [event for event in templates if event["job_id"] == templates[0]["job_id"]]
     records = []
-    for first in range(0, jobs, 10):
+    for first in range(0, jobs, interleaved):
         for template in templates:
-            for number in range(first, first + 10):
+            for number in range(first, min(first + interleaved, jobs)):
                 event = {**template, "job_id": f"crawl-drive-507f1f77bcf86cd799439011-{number:024d}"}
                 key = f"default/{event['queue']}/{event['job_id']}".encode()
                 ms = int(event["stream_id"].partition("-")[0])
@@ -50,14 +51,14 @@ def run(records: list[Any]) -> tuple[float, int, int]:
     begin = time.process_time()
     for at in range(0, len(records), BATCH):
         batch = records[at : at + BATCH]
-        tx = Tx(0, rows, "status", 900_000)
+        tx = Tx(0, rows, "status", 900_000, ROWS)
         on_record = handler.on_record
         for record in batch:
             on_record(tx, record)
         encoded = tx.encode()
         outputs += len(tx.outputs)
         for key, raw in encoded.items():
-            rows[key] = bytes(memoryview(raw or b""))
+            rows[key] = raw or b""
         info = SimpleNamespace(seconds=0.01, fetches=[batch], committed_at_ms=0, events=len(batch))
         handler.on_committed(0, tx.staged, info)  # type: ignore[arg-type]
     return time.process_time() - begin, len(rows), outputs

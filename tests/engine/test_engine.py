@@ -161,7 +161,7 @@ class Greedy(Counting):
         elif number == 2:
             tx.emit(TOPICS.out, record.key, b"y" * 2_000)
         elif number == 3:
-            tx.put(b"odd", {"x": 1 << 70})
+            tx.put(b"odd", {"x": "\ud800"})
 
 
 async def test_what_cannot_be_written_is_set_aside_alone(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from streams.engine import build, recovery
 from streams.engine.partition import Part
+from streams.engine.tx import PLAIN
 from tests.engine.counting import Counting, options
 from tests.engine.fakes import PREFIX, TOPICS, Bench, FakeProducer, events_tp, record, table_tp
 
@@ -313,10 +315,18 @@ class TestRows:
         assert store.parts[0] == {}
         assert store.offsets == {0: 5}
 
-    async def test_rows_are_kept_as_copies(self, app):
-        raw = b"x" * 10
-        app.engine.store.apply(0, [(b"k", raw)], 3)
-        assert app.engine.store.parts[0][b"k"] is not raw
+    async def test_rows_take_no_more_memory_than_their_length(self, app):
+        tracemalloc.start()
+        try:
+            for number in range(1_000):
+                app.engine.store.apply(0, [(b"%d" % number, PLAIN.write({"x": "y" * 937}))], number)
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken / 1_000 < 1_200
+
+    async def test_a_tombstone_takes_the_row_away(self, app):
+        app.engine.store.apply(0, [(b"k", b"x")], 3)
         app.engine.store.apply(0, [(b"k", None)], None)
         assert app.engine.store.parts[0] == {}
         assert app.engine.store.offsets == {0: 3}

@@ -13,6 +13,7 @@ from streams.settings import Settings, load
 from streams.wire import dumps, loads
 from streams.worker.handler import JobStatusHandler
 from streams.worker.meters import Meters
+from streams.worker.records import ROWS
 
 PARTITION = 3
 TABLE = "t.status.v1"
@@ -53,10 +54,10 @@ class Worker:
         self.handler.on_recovered(PARTITION, self.rows)
 
     def tx(self, kind: type[Tx] = Tx) -> Tx:
-        return kind(PARTITION, self.rows, TABLE, self.limit_bytes)
+        return kind(PARTITION, self.rows, TABLE, self.limit_bytes, ROWS)
 
     def checked(self) -> CheckedTx:
-        return CheckedTx(PARTITION, self.rows, TABLE, self.limit_bytes)
+        return CheckedTx(PARTITION, self.rows, TABLE, self.limit_bytes, ROWS)
 
     def commit(self, tx: Tx, *records: ConsumerRecord) -> None:
         for key, raw in tx.encode().items():

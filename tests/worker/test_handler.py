@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from streams.core.events import BadRecordError
 from streams.core.rules import AlertRule, Rules
 from streams.engine import Unwritable
 from streams.wire import loads
-from streams.worker.handler import PROBES_PER_TICK, TICK_INTERVAL_S, decode, rules_of
+from streams.worker.handler import PROBES_PER_TICK, TICK_INTERVAL_S, rules_of
 from tests.core.build import BORN, entry, job, look
 from tests.worker.build import PARTITION, Worker, batch, record, settings, topics_of
 
@@ -25,43 +24,6 @@ def row(state, due, n=1):
 
 def rows(state, due, count, start=0):
     return {f"s/q/{n}".encode(): row(state, due, n) for n in range(start, start + count)}
-
-
-class TestDecode:
-    def test_a_good_record(self):
-        assert decode(record(TAKEN[2])) == TAKEN[2]
-
-    @pytest.mark.parametrize(
-        ("value", "reason", "text"),
-        [
-            (None, "not_json", "empty"),
-            (b"", "not_json", "empty"),
-            (b"{", "not_json", "no JSON"),
-            (b"\xff\xfe", "not_json", "no JSON"),
-            (b"[" * 100_000, "not_json", "no JSON"),
-            (b"NaN", "not_json", "no JSON"),
-            (b"[]", "not_object", "not list"),
-            (b"null", "not_object", "not NoneType"),
-            (b"{}", "missing_field", "'source'"),
-        ],
-    )
-    def test_what_is_none(self, value, reason, text):
-        with pytest.raises(BadRecordError, match=text) as caught:
-            decode(record(value, key=KEY))
-        assert caught.value.reason == reason
-
-    @pytest.mark.parametrize("key", [b"s/q/2", b"\xff"])
-    def test_a_key_of_another_job(self, key):
-        with pytest.raises(BadRecordError) as caught:
-            decode(record(TAKEN[2], key=key))
-        assert caught.value.reason == "bad_key"
-
-    def test_no_key(self):
-        one = record(TAKEN[2])
-        one.key = None
-        with pytest.raises(BadRecordError) as caught:
-            decode(one)
-        assert caught.value.reason == "bad_key"
 
 
 class TestRecords:
