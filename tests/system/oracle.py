@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -117,7 +118,7 @@ def compare_with_logs(rows: dict[str, Json | None], dump: dict[str, dict[str, Js
     return wrong
 
 
-def broken_chains(transitions: list[Json], rows: dict[str, Json | None]) -> list[str]:
+def broken_chains(transitions: list[Json], rows: Mapping[str, Json | None]) -> list[str]:
     """One line for each hole, repeat or disagreement in the transitions of a life."""
     wrong = []
     lives: dict[tuple[str, str, int], list[Json]] = defaultdict(list)

@@ -15,8 +15,8 @@ import signal
 import pytest
 
 from tests.system import oracle
+from tests.system.applications import Applications, everything_agrees, revive, values
 from tests.system.support import Line
-from tests.system.test_oracle import Applications, everything_agrees, revive, values
 
 STORMS = int(os.environ.get("STORMS", "1"))
 RESTARTS = int(os.environ.get("STORM_RESTARTS", "8"))
