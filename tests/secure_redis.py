@@ -40,7 +40,7 @@ def running(folder: Path) -> Iterator[SecureRedis]:
     server, openssl = shutil.which("redis-server"), shutil.which("openssl")
     if server is None or openssl is None:
         missing("redis-server or openssl is not on the PATH", "install them (Debian: redis-server, openssl)")
-    _certificates(openssl, folder)
+    certificates(openssl, folder)
     port = ports(folder, {"redis": 0})["redis"]
     secure = SecureRedis(port, folder / "ca.crt", "correct-horse")
     process = Process("redis", folder)
@@ -72,8 +72,8 @@ def _wait(process: Process, secure: SecureRedis) -> None:
     raise TimeoutError(process.tail())
 
 
-def _certificates(openssl: str, folder: Path) -> None:
-    """An authority, and a certificate of 127.0.0.1 signed by it, with the extensions that a strict client wants."""
+def certificates(openssl: str, folder: Path, names: str = "IP:127.0.0.1,DNS:localhost") -> None:
+    """An authority, and a certificate of `names` signed by it, with the extensions that a strict client wants."""
 
     def run(*arguments: str) -> None:
         subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
@@ -83,10 +83,7 @@ def _certificates(openssl: str, folder: Path) -> None:
     run("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test-ca", "-addext", usage)
     run("req", *new_key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=127.0.0.1")
     (folder / "extensions").write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
-        "basicConstraints=CA:FALSE\n"
-        "subjectKeyIdentifier=hash\n"
-        "authorityKeyIdentifier=keyid\n"
+        f"subjectAltName={names}\nbasicConstraints=CA:FALSE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
     )
     signer = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
     run("x509", "-req", "-in", "server.csr", "-out", "server.crt", *signer)

@@ -49,10 +49,16 @@ def unreachable(settings: Settings, error: Exception, heard: list[str]) -> Comma
         remedy = "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password"
         return CommandError(f"Kafka at {servers} refuses the login", remedy)
     if "CERTIFICATE" in said or "SSL" in said:
-        remedy = "check kafka.security_protocol, kafka.ssl_cafile and kafka.ssl_certfile"
-        return CommandError(f"no TLS connection to Kafka at {servers} ({_reason(error)})", remedy)
+        remedy = "check kafka.security_protocol, kafka.ssl_cafile, kafka.ssl_certfile and kafka.ssl_check_hostname"
+        found = re.search(r"certificate verify failed[^(]*", said)
+        why = found[0].rstrip(" .") if found else _reason(error)
+        return CommandError(f"no TLS connection to Kafka at {servers} ({why})", remedy)
+    refused = _connection(heard)
+    if not refused and heard:
+        remedy = f"is this the port for kafka.security_protocol = {settings.kafka.security_protocol}?"
+        return CommandError(f"Kafka at {servers} takes the connection, but does not answer", remedy)
     remedy = "is it running, and is kafka.bootstrap_servers right?"
-    return CommandError(f"Kafka at {servers} does not answer ({_connection(heard) or _reason(error)})", remedy)
+    return CommandError(f"Kafka at {servers} does not answer ({refused or _reason(error)})", remedy)
 
 
 def _connection(heard: list[str]) -> str:

@@ -30,10 +30,17 @@ SETTINGS = load([], {})
             ),
         ),
         (
-            ["Unable connect to node: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"],
+            ["Unable connect: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed (_ssl.c:992)"],
             (
-                "no TLS connection to Kafka at localhost:9092 (no bootstrap); "
-                "check kafka.security_protocol, kafka.ssl_cafile and kafka.ssl_certfile"
+                "no TLS connection to Kafka at localhost:9092 (certificate verify failed: self-signed); "
+                "check kafka.security_protocol, kafka.ssl_cafile, kafka.ssl_certfile and kafka.ssl_check_hostname"
+            ),
+        ),
+        (
+            ['Unable to request metadata from "a:1": KafkaConnectionError: Connection at a:1 closed'],
+            (
+                "Kafka at localhost:9092 takes the connection, but does not answer; "
+                "is this the port for kafka.security_protocol = PLAINTEXT?"
             ),
         ),
         (
