@@ -92,9 +92,7 @@ class Step:
         if not lifecycle.is_legal(state_from, to, cause):
             self.anomalies.append(f"{state_from or 'none'}_to_{to}")
         row["seq"] += 1
-        transition = self._transition(state_from, cause, error=error, at=at)
-        transition["to"], transition["source_to"] = to, source_to
-        transition["final"] = to in lifecycle.FINAL
+        transition = self._transition(state_from, to, source_to, cause, error=error, at=at)
         past = {"from": state_from, "to": to, "at": at, "cause": cause}
         if error is not None:
             past["error"] = error
@@ -107,7 +105,9 @@ class Step:
                 alerts.decide(row, transition, self.key, self.rules, self.now, snapshot=self._is_snapshot())
             )
 
-    def _transition(self, state_from: str | None, cause: str, *, error: str | None, at: int) -> Transition:
+    def _transition(
+        self, state_from: str | None, to: str, source_to: str, cause: str, *, error: str | None, at: int
+    ) -> Transition:
         row = self.row
         return {
             "source": row["source"],
@@ -117,16 +117,16 @@ class Step:
             "life": row["life"],
             "seq": row["seq"],
             "from": state_from,
-            "to": None,
+            "to": to,
             "source_from": None if state_from is None else row["source_state"],
-            "source_to": None,
+            "source_to": source_to,
             "at": at,
             "duration_ms": None if state_from is None else max(at - row["since"], 0),
             "cause": cause,
             "error": error,
             "attempts_made": row["attempts_made"],
             "max_attempts": row["max_attempts"],
-            "final": False,
+            "final": to in lifecycle.FINAL,
             "observed": self.observed,
             "position": self.event["stream_id"],
         }

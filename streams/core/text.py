@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final, NoReturn
 
 _SURE_DIGITS: Final = 18
 """A number of so many digits, sign included, fits into 64 bits."""
+
+_SMALL: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def parse_json(text: str | None) -> Any:
@@ -18,6 +21,8 @@ def parse_json(text: str | None) -> Any:
     """
     if text is None or text == "null":
         return None
+    if _SMALL.fullmatch(text):  # most progress and many results: a tenth of the decoder's price
+        return int(text)
     try:
         value = _DECODER.decode(text)
         return _without_lone_surrogates(value) if "\\u" in text else value
