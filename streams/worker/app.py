@@ -16,8 +16,8 @@ from streams.worker.records import ROWS
 log = logging.getLogger("streams.worker")
 
 GAUGES_INTERVAL_S: Final = 1.0
-MAX_QUEUED: Final = 8_000
-"""Records that one partition reads ahead: four transactions' worth. More only takes memory (1.4 kB a record)."""
+MAX_QUEUED: Final = 6_000
+"""Records that one partition reads ahead: three transactions' worth. More only takes memory (1.4 kB a record)."""
 _OUTPUTS: Final = (topology.TRANSITIONS, topology.ALERTS, topology.PROBES, topology.DEAD_LETTERS)
 
 

@@ -31,7 +31,8 @@ def main() -> int:
             ["bridge_bench", "--kafka", servers.bootstrap, "--redis", servers.redis_url],
             ["engine_bench", *kafka],
             ["worker_bench", *kafka, *beside],
-            ["worker_bench", *kafka, "--jobs", "200000", "--scenario", "success", "--rounds", "1"],
+            ["worker_bench", *kafka, *beside, "--interleaved", "10"],
+            ["worker_bench", *kafka, *beside, "--jobs", "200000", "--scenario", "success", "--rounds", "1"],
             ["latency_bench", *kafka, "--redis", servers.redis_url],
         )
         try:
