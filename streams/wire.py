@@ -46,20 +46,23 @@ def reader(shape: Any) -> Callable[[bytes], Any]:
 ShapeError = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+_MILLIS: Final = tuple(b".%03dZ" % milli for milli in range(1000))
+
+
 @lru_cache(maxsize=1024)
-def _second(seconds: int) -> str:
+def _second(seconds: int) -> bytes:
     """Events come in order of time, so nearly all of them share their second with the one before."""
-    return f"{datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC):%Y-%m-%dT%H:%M:%S}"
+    return f"{datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC):%Y-%m-%dT%H:%M:%S}".encode()
 
 
-def rfc3339(ms: int) -> str:
+def rfc3339(ms: int) -> bytes:
     """Milliseconds since the epoch as `2026-11-24T20:57:53.123Z`.
 
     A stream id may be any number and a clock may be wrong: what lies before 1970 or after the year 9999, the last that
     RFC 3339 can write, becomes the nearest second that it can.
     """
-    seconds, milli = divmod(max(ms, 0), 1000)
-    return f"{_second(seconds)}.{milli:03d}Z"
+    ms = max(ms, 0)
+    return _second(ms // 1000) + _MILLIS[ms % 1000]
 
 
 @lru_cache(maxsize=4096)
@@ -73,6 +76,6 @@ def _shared(ce_type: str, ce_source: str) -> Headers:
     ]
 
 
-def cloud_event(ce_id: str, ce_type: str, ce_source: str, at_ms: int) -> Headers:
+def cloud_event(ce_id: bytes, ce_type: str, ce_source: str, at_ms: int) -> Headers:
     """Headers of a CloudEvents 1.0 record in Kafka's binary mode."""
-    return [*_shared(ce_type, ce_source), ("ce_id", ce_id.encode()), ("ce_time", rfc3339(at_ms).encode())]
+    return [*_shared(ce_type, ce_source), ("ce_id", ce_id), ("ce_time", rfc3339(at_ms))]

@@ -142,7 +142,7 @@ class Encoder:
         fixed = self._types.get(event + kind)
         if fixed is None:
             fixed = self._fixed(event, kind)
-        return [*fixed, ("ce_id", _bytes(ce_id)), ("ce_time", _rfc3339(min(at_ms, self._latest_ms)).encode())]
+        return [*fixed, ("ce_id", _bytes(ce_id)), ("ce_time", _rfc3339(min(at_ms, self._latest_ms)))]
 
     def _fixed(self, event: str, kind: str) -> wire.Headers:
         headers = [
@@ -219,5 +219,5 @@ def _dumps_bytes(fields: dict[str, Any]) -> bytes:
 
 def health(stream_name: str, type_: str, value: dict[str, Any], at_ms: int, ce_id: str) -> Record:
     """A record on health. `stream_name` is `<source>/<queue>`, escaped."""
-    headers = wire.cloud_event(ce_id, f"bullmq.health.{type_}.v1", f"/{stream_name}", at_ms)
+    headers = wire.cloud_event(ce_id.encode(), f"bullmq.health.{type_}.v1", f"/{stream_name}", at_ms)
     return Record(topology.HEALTH, 0, stream_name.encode(), wire.dumps({"type": type_, **value}), at_ms, headers)

@@ -48,7 +48,7 @@ class Order(NamedTuple):
 
 def ms_of(stream_id: str) -> int:
     """The time in a stream id."""
-    return int(stream_id.partition("-")[0])
+    return int(stream_id[:_DASH] if stream_id[_DASH] == "-" else stream_id.partition("-")[0])
 
 
 def order_of(stream_id: str, observed_at: int | None) -> Order:

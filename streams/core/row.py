@@ -71,8 +71,12 @@ def seed_of(row: Row) -> dict[str, Any]:
 
 def note(row: Row, **values: Any) -> None:
     """Set the worker's own notes; None takes a note away."""
-    notes = {**row[NOTES], **values}
-    row[NOTES] = {name: value for name, value in notes.items() if value is not None}
+    notes = row[NOTES] = row[NOTES].copy()
+    for name, value in values.items():
+        if value is None:
+            notes.pop(name, None)
+        else:
+            notes[name] = value
 
 
 def estimate(row: Row, *fields: str) -> None:
@@ -90,7 +94,8 @@ def certain(row: Row, *fields: str) -> None:
 
 def max_attempts_of(job: Job) -> int:
     """How often BullMQ will try the job: `opts.attempts`, where 0 and none mean once."""
-    attempts = job.get("opts", {}).get("attempts")
+    opts = job.get("opts")
+    attempts = opts.get("attempts") if opts else None
     return attempts if isinstance(attempts, int) and attempts > 1 else 1
 
 

@@ -22,9 +22,9 @@ class Result:
     def __init__(
         self,
         row: Row | None,
-        transitions: tuple[Transition, ...] | list[Transition] = (),
-        alerts: tuple[Alert, ...] | list[Alert] = (),
-        anomalies: tuple[str, ...] | list[str] = (),
+        transitions: tuple[Transition, ...] = (),
+        alerts: tuple[Alert, ...] = (),
+        anomalies: tuple[str, ...] = (),
         ask: bool = False,
     ) -> None:
         self.row = row
@@ -41,20 +41,21 @@ class Step:
     __slots__ = ("alerts", "anomalies", "event", "job", "now", "observed", "row", "rules", "transitions")
 
     def __init__(self, row: Row | None, event: Event, rules: Rules, now: int) -> None:
-        self.row: Row = dict(row) if row is not None else {}
+        self.row: Row = row.copy() if row is not None else {}
         self.event = event
         self.rules = rules
         self.now = now
         self.observed = event["event"] == OBSERVED
-        self.job = self._own_hash(event.get("job"))
-        self.transitions: list[Transition] = []
-        self.alerts: list[Alert] = []
-        self.anomalies: list[str] = []
+        job = event.get("job")
+        self.job = self._own_hash(job) if job else None
+        self.transitions: tuple[Transition, ...] = ()
+        self.alerts: tuple[Alert, ...] = ()
+        self.anomalies: tuple[str, ...] = ()
 
-    def _own_hash(self, job: Job | None) -> Job | None:
+    def _own_hash(self, job: Job) -> Job | None:
         """None for the hash of a later life: an entry may be older than the hash that was read for it."""
-        if not job or not self.row or self.observed or self.event["event"] == "added":
-            return job or None
+        if not self.row or self.observed or self.event["event"] == "added":
+            return job
         same = job.get("timestamp") == self.row["timestamp"] or "timestamp" in self.row["estimated"]
         return job if same else None
 
@@ -90,7 +91,7 @@ class Step:
     def _tell(self, state_from: str | None, to: str, source_to: str, cause: str, *, error: str | None, at: int) -> None:
         row = self.row
         if not lifecycle.is_legal(state_from, to, cause):
-            self.anomalies.append(f"{state_from or 'none'}_to_{to}")
+            self.anomalies += (f"{state_from or 'none'}_to_{to}",)
         row["seq"] += 1
         transition = self._transition(state_from, to, source_to, cause, error=error, at=at)
         past = {"from": state_from, "to": to, "at": at, "cause": cause}
@@ -99,9 +100,9 @@ class Step:
         row["history"] = [*row["history"][1 - HISTORY_LENGTH :], past]
         if to != lifecycle.REMOVED:
             row["state"], row["source_state"], row["since"] = to, source_to, at
-        self.transitions.append(transition)
+        self.transitions += (transition,)
         if to in alerts.RULES or alerts.OPEN in row[NOTES]:
-            self.alerts.extend(
+            self.alerts += tuple(
                 alerts.decide(row, transition, self.key, self.rules, self.now, snapshot=self._is_snapshot())
             )
 
@@ -152,5 +153,6 @@ class Step:
         notes = row[NOTES]
         if notes["due"] != due or notes["state"] != row["state"]:
             # The state stands here again, so that an index can be rebuilt from the notes alone.
-            row[NOTES] = {**notes, "due": due, "state": row["state"]}
+            notes = row[NOTES] = notes.copy()
+            notes["due"], notes["state"] = due, row["state"]
         return Result(row, self.transitions, self.alerts, self.anomalies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from streams.core import lifecycle as lc
 from streams.core.events import Event
@@ -18,18 +18,27 @@ SAMPLES_PER_BATCH: Final = 64
 """Records of a batch whose delay is measured: evenly spread, so a batch of thousands costs no more than a small one."""
 
 
+class QueueMeter:
+    """What one queue's records of a batch have come to."""
+
+    __slots__ = ("events", "moves")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.moves: dict[tuple[str | None, str], list[int | None]] = {}
+        """By (from, to): how long each job was in `from`, in ms; None where that is not known."""
+
+
 class BatchMeter:
     """What one transaction would add to the metrics. A batch that is folded again gets a new one.
 
-    Sums, not the records themselves: kept alive until the commit they would cost more than the counting.
+    Numbers, not the records themselves: kept alive until the commit they would cost more than the counting.
     """
 
-    __slots__ = ("alerts", "anomalies", "asked", "dead_letters", "durations", "events", "moves", "now_ms")
+    __slots__ = ("alerts", "anomalies", "asked", "dead_letters", "now_ms", "queues")
 
     def __init__(self) -> None:
-        self.events: dict[tuple[str, str], int] = {}
-        self.moves: dict[tuple[str, str, str, str], int] = {}
-        self.durations: list[tuple[str, str, str, float]] = []
+        self.queues: dict[tuple[str, str], QueueMeter] = {}
         self.alerts: list[tuple[str, str]] = []
         self.anomalies: list[str] = []
         self.dead_letters: list[str] = []
@@ -38,23 +47,21 @@ class BatchMeter:
 
     def folded(self, event: Event, result: Result) -> None:
         """A record was folded and all it led to is written: not before, for what cannot be written is taken back."""
-        queue = (event["source"], event["queue"])
-        self.events[queue] = self.events.get(queue, 0) + 1
+        name = (event["source"], event["queue"])
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = QueueMeter()
+        queue.events += 1
         for transition in result.transitions:
-            self._moved(*queue, transition)
+            move = (transition["from"], transition["to"])
+            spent = queue.moves.get(move)
+            if spent is None:
+                spent = queue.moves[move] = []
+            spent.append(None if transition["observed"] else transition["duration_ms"])
         if result.alerts:
             self.alerts.extend((alert["rule"], alert["status"]) for alert in result.alerts)
         if result.anomalies:
             self.anomalies.extend(result.anomalies)
-
-    def _moved(self, source: str, queue: str, transition: dict[str, Any]) -> None:
-        state_from, to = transition["from"], transition["to"]
-        move = (source, queue, state_from or "", to)
-        self.moves[move] = self.moves.get(move, 0) + 1
-        if state_from is not None and not transition["observed"]:
-            name = _timed(state_from, to)
-            if name is not None:
-                self.durations.append((name, source, queue, transition["duration_ms"] / 1000))
 
 
 class Meters:
@@ -86,19 +93,26 @@ class Meters:
     def committed(self, meter: BatchMeter, batch: BatchInfo) -> None:
         """Add a committed batch."""
         child = self._metrics.child
-        for queue, count in meter.events.items():
-            child("worker_events_total", *queue).inc(count)
+        for name, queue in meter.queues.items():
+            child("worker_events_total", *name).inc(queue.events)
+            self._moved(name, queue.moves)
         for reason, count in Counter(meter.dead_letters).items():
             child("worker_dead_letters_total", reason).inc(count)
         for kind, count in Counter(meter.anomalies).items():
             child("worker_anomalies_total", kind).inc(count)
         for alert, count in Counter(meter.alerts).items():
             child("alerts_total", *alert).inc(count)
-        for move, count in meter.moves.items():
-            child("worker_transitions_total", *move).inc(count)
-        for name, source, queue_name, seconds in meter.durations:
-            child(name, source, queue_name).observe(seconds)
         self._measure(batch)
+
+    def _moved(self, queue: tuple[str, str], moves: Mapping[tuple[str | None, str], list[int | None]]) -> None:
+        for (state_from, to), spent in moves.items():
+            self._metrics.child("worker_transitions_total", *queue, state_from or "", to).inc(len(spent))
+            histogram = _timed(state_from, to)
+            if histogram is not None:
+                observe = self._metrics.child(histogram, *queue).observe
+                for ms in spent:
+                    if ms is not None:
+                        observe(ms / 1000)
 
     def _measure(self, batch: BatchInfo) -> None:
         self._batch_s.observe(batch.seconds)
@@ -123,7 +137,7 @@ class Meters:
         self._metrics.set("table_rows", sum(len(index) for index in self._indexes.values()))
 
 
-def _timed(state_from: str, to: str) -> str | None:
+def _timed(state_from: str | None, to: str) -> str | None:
     """The histogram that the time in `from` belongs to."""
     if state_from == lc.ACTIVE:
         return "job_run_seconds"

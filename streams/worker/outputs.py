@@ -36,7 +36,7 @@ class Outputs:
     def transition(self, tx: Tx, key: bytes, value: dict[str, Any], timestamp_ms: int) -> None:
         """One change of state (contract 2.3)."""
         headers = cloud_event(
-            f"{key.decode()}@{value['life']}/{value['seq']}",
+            b"%b@%d/%d" % (key, value["life"], value["seq"]),
             "bullmq.job.transition.v1",
             ce_source(value["source"], value["queue"]),
             value["at"],
@@ -47,7 +47,7 @@ class Outputs:
         """An alert that has opened or ended (contract 2.4); it goes to the partition of its fingerprint."""
         key = value["fingerprint"].encode()
         headers = cloud_event(
-            f"{value['fingerprint']}/{value['starts_at']}/{value['status']}",
+            f"{value['fingerprint']}/{value['starts_at']}/{value['status']}".encode(),
             "bullmq.alert.v1",
             ce_source(value["source"], value["queue"]),
             value["ends_at"] or value["starts_at"],

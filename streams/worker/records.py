@@ -98,8 +98,9 @@ class _Row(TypedDict, total=False):
     _: dict[str, Any]
 
 
-_USUAL_ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+_is_usual_id: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}").fullmatch
 """A stream id that fits into 64 bits for sure."""
+_NOT_QUICKLY: Final = (*ShapeError, KeyError)
 _read_event: Final[Callable[[bytes], Event]] = wire.reader(_Event)
 _read_row: Final[Callable[[bytes], Row]] = wire.reader(_Row)
 
@@ -127,15 +128,16 @@ def event_of(value: bytes | None, key: bytes | None) -> Event:
         if not value.isascii():
             value.decode()  # the reader does not look into what is carried
         event = _read_event(value)
-        if _is_whole(event) and key == job_key(event["source"], event["queue"], event["job_id"]).encode():
+        of_its_job = key == job_key(event["source"], event["queue"], event["job_id"]).encode()
+        if of_its_job and _is_usual_id(event["stream_id"]) and _is_whole(event):
             return event
-    except (*ShapeError, KeyError):
+    except _NOT_QUICKLY:
         pass
     return _explain(value, key)
 
 
 def _is_whole(event: Event) -> bool:
-    if _USUAL_ID.fullmatch(event["stream_id"]) is None or event.get("job") == {}:
+    if event.get("job") == {}:
         return False
     if event["event"] == OBSERVED:
         return "observed_at" in event and "found" in event

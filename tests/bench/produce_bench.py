@@ -33,7 +33,9 @@ def records_of(count: int) -> list[Record]:
     """Key, value, headers, partition."""
     found = []
     for number, record in enumerate(workload(count // 12)):
-        headers = cloud_event(f"default/crawl/{number}-0", "bullmq.job.active.v1", "/default/crawl", record.timestamp)
+        headers = cloud_event(
+            b"default/crawl/%d-0" % number, "bullmq.job.active.v1", "/default/crawl", record.timestamp
+        )
         found.append((record.key, record.value, headers, partition_of(record.key, PARTITIONS)))
     return found
 
