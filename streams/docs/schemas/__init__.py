@@ -54,5 +54,6 @@ DEAD_LETTER_HEADERS: Final[dict[str, str]] = {
     "dlq_reason": "why, one of a closed set",
     "dlq_error": "why, in words",
     "dlq_at": "when, ms",
-    "dlq_length": "its length in bytes, where the value had to be cut",
+    "dlq_length": "the value's length in bytes, where it had to be cut",
+    "dlq_key_length": "the key's length in bytes, where it had to be cut",
 }
