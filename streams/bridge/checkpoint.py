@@ -64,7 +64,8 @@ def record(bridge_id: str, checkpoint: Checkpoint) -> Record:
 def decode(value: bytes) -> Checkpoint:
     """The inverse of `record`'s value. Raises ValueError or TypeError where it is none."""
     fields: dict[str, Any] = wire.loads(value)
-    return Checkpoint(**{name: fields.get(name) for name in Checkpoint.__dataclass_fields__})  # type: ignore[arg-type]
+    known: dict[str, Any] = {name: fields.get(name) for name in Checkpoint.__dataclass_fields__}
+    return Checkpoint(**known)
 
 
 async def read_all(settings: Settings) -> dict[bytes, Checkpoint]:

@@ -15,8 +15,8 @@ from streams.bridge.looks import HEAD_WIDTH, read_head
 from streams.bridge.stream import START, Id, Known, parse_id
 
 if TYPE_CHECKING:
+    from streams.bridge.buffer import Buffer
     from streams.bridge.link import Link
-    from streams.bridge.reader import Buffer
     from streams.bridge.stream import Raw, Stream
 
 TICK_S: Final = 0.05

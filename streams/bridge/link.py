@@ -42,9 +42,9 @@ class Link:
     async def connect(self) -> None:
         """Open the connection. Raises one of `Away`."""
         await self.close()
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
         async with asyncio.timeout(self._timeout_s):
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
         self._connection = connection
 
     async def close(self) -> None:

@@ -20,13 +20,13 @@ from streams.bridge.stream import Entry, Stream
 from streams.bridge.walk import pause_walk
 
 if TYPE_CHECKING:
+    from streams.bridge.buffer import Buffer
     from streams.bridge.health import Health
     from streams.bridge.link import Link
     from streams.bridge.looks import Head
     from streams.bridge.metrics import Metrics
     from streams.bridge.outage import Outage
     from streams.bridge.publish import Publisher
-    from streams.bridge.reader import Buffer
     from streams.bridge.sequencer import Taken
     from streams.settings import Settings
 

@@ -8,10 +8,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from streams.bridge import probes
+from streams.bridge.buffer import Buffer
 from streams.bridge.metrics import Metrics, NoMetrics
 from streams.bridge.outage import Outage
 from streams.bridge.publish import FencedError, Publisher
-from streams.bridge.reader import Buffer
 from streams.bridge.source import Source
 from streams.bridge.tasks import run_beside, unless
 

@@ -21,12 +21,12 @@ from streams.bridge.walk import pause_walk, snapshot_walk
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from streams.bridge.buffer import Buffer
     from streams.bridge.checkpoint import Checkpoint
     from streams.bridge.looks import Head
     from streams.bridge.metrics import Metrics
     from streams.bridge.outage import Outage
     from streams.bridge.publish import Publisher
-    from streams.bridge.reader import Buffer
     from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from streams.bridge import bullmq, discovery
 from streams.bridge.link import Away, Link
-from streams.commands.findings import Finding
+from streams.commands.findings import Finding, Level
 from streams.settings import Source
 from streams.settings.url import masked
 
@@ -152,8 +152,8 @@ def judge_server(check: str, info: dict[str, str]) -> Iterator[Finding]:
     if policy != "noeviction":
         when = "now" if limit != "0" else "as soon as maxmemory is set"
         message = f"maxmemory-policy is {policy}: {when}, jobs and streams can be evicted without a trace"
-        level = "info" if limit == "0" else "warning"
-        yield Finding(level, check, message, "CONFIG SET maxmemory-policy noeviction, as BullMQ asks for")  # type: ignore[arg-type]
+        level: Level = "info" if limit == "0" else "warning"
+        yield Finding(level, check, message, "CONFIG SET maxmemory-policy noeviction, as BullMQ asks for")
 
 
 def _major(version: str) -> int:

@@ -11,11 +11,14 @@ from streams.commands import console
 _STYLES = {"ok": ("✓", "green"), "info": ("·", "dim"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
 
 
+Level = Literal["ok", "info", "warning", "error"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One fact about the system; `remedy` is empty where nothing is wrong. Only an `error` fails the command."""
 
-    level: Literal["ok", "info", "warning", "error"]
+    level: Level
     check: str
     message: str
     remedy: str = ""

@@ -15,7 +15,7 @@ from streams.commands import console
 from streams.core.lifecycle import STATES
 
 if TYPE_CHECKING:
-    from streams.commands.status import Queue, QueueName
+    from streams.commands.standing import Queue, QueueName
 
 STATE_STYLES: Final = {
     "waiting": "cyan",

@@ -12,6 +12,8 @@ from streams.demo.board import Board
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
+SHORT_ID: Final = 8
+"""Of longer job ids the end is shown."""
 STYLES: Final = {
     "waiting": "cyan",
     "active": "bright_blue",
@@ -40,7 +42,7 @@ def job(value: dict[str, Any]) -> str:
     """A job as people know it: its name without the connector's id, and the end of its own."""
     name, job_id = str(value.get("name") or "?"), str(value["job_id"])
     short = "-".join(name.split("-")[:2]) if name.startswith("crawl-") else name
-    return printable(f"{short} …{job_id[-6:]}" if len(job_id) > 8 else f"{short} {job_id}")  # noqa: PLR2004
+    return printable(f"{short} …{job_id[-6:]}" if len(job_id) > SHORT_ID else f"{short} {job_id}")
 
 
 def state(word: str | None) -> Text:

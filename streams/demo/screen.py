@@ -103,8 +103,9 @@ class Screen:
 
     def _transitions(self, height: int, width: int) -> Panel:
         table = Table.grid(padding=(0, 1), expand=True)
-        for options in ({"width": 8}, {"width": 9}, {"width": 1}, {"width": 9}, {"width": _JOB_WIDTH}, {"ratio": 1}):
-            table.add_column(no_wrap=True, overflow="ellipsis", **options)  # type: ignore[arg-type]
+        for fixed in (8, 9, 1, 9, _JOB_WIDTH):
+            table.add_column(no_wrap=True, overflow="ellipsis", width=fixed)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         newest = list(self._board.transitions)[-(height - _BORDER) :]
         for value in reversed(newest):
             table.add_row(

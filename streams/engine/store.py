@@ -61,8 +61,8 @@ class PartitionStore(memory.Store):
         self,
         assigned: set[TP],  # noqa: ARG002 - Faust's signature
         revoked: set[TP],
-        newly_assigned: set[TP],  # noqa: ARG002
-        generation_id: int = 0,  # noqa: ARG002
+        newly_assigned: set[TP],  # noqa: ARG002 - Faust's signature
+        generation_id: int = 0,  # noqa: ARG002 - Faust's signature
     ) -> None:
         """Drop the rows of partitions that are no longer ours, neither active nor standby."""
         for tp in revoked:
@@ -70,7 +70,7 @@ class PartitionStore(memory.Store):
                 self.parts.pop(tp.partition, None)
                 self.offsets.pop(tp.partition, None)
 
-    async def on_recovery_completed(self, active: set[TP], standby: set[TP]) -> None:  # noqa: ARG002
+    async def on_recovery_completed(self, active: set[TP], standby: set[TP]) -> None:  # noqa: ARG002 - Faust
         """Hand restored partitions to the engine, or end the process: better dead than a table with a hole."""
         # A partition that was not seeked in this assignment belongs to a recovery that is being replaced.
         sought = {tp for tp in active if tp in self.app.consumer.sought}

@@ -53,8 +53,8 @@ def load(files: Sequence[FilePath], environ: Mapping[str, str]) -> Settings:
     settings = _validate(collected)
     if settings is None or collected.problems:
         raise ConfigError(collected.problems)
-    settings._origins = {schema.dotted(path): given.origin for path, given in collected.values.items()}  # noqa: SLF001
-    settings._warnings = tuple(collected.warnings)  # noqa: SLF001
+    origins = {schema.dotted(path): given.origin for path, given in collected.values.items()}
+    settings.loaded_from(origins, collected.warnings)
     return settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -222,6 +222,11 @@ class Settings(Section):
     def topic(self, name: str) -> str:
         """Full name of one of topology's topics: `events` → `bullmq.events.v1`."""
         return topology.full_name(self.kafka.topic_prefix, name)
+
+    def loaded_from(self, origins: Mapping[str, str], warnings: Sequence[str]) -> None:
+        """Remember where each value that was given came from, by its key, and what looked odd."""
+        self._origins = origins
+        self._warnings = tuple(warnings)
 
     def origin(self, key: str) -> str:
         """Where a value comes from: `default`, a file's path, or a variable's name."""

@@ -22,9 +22,8 @@ from streams.telemetry.names import METRICS, Metric, Role
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-
 # Else each counter has a second series that tells when it began.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client
 
 
 class Distribution:
