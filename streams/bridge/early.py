@@ -6,13 +6,13 @@ never known. As long as the pump keeps up, its own read is early enough and this
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from streams.bridge import bullmq
 from streams.bridge.looks import HEAD_WIDTH, read_head
 from streams.bridge.stream import START, Id, Known, parse_id
+from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from streams.bridge.buffer import Buffer
@@ -57,7 +57,7 @@ class Early:
 
     def note(self, stream: Stream, entries: list[Raw]) -> None:
         """Entries that have just been appended to a stream's buffer."""
-        if stream.read_to[0] < time.time() * 1000 - _FRESH_MS:
+        if stream.read_to[0] < wall_ms() - _FRESH_MS:
             return
         ids = [(entry[0], job_id) for entry in entries if (job_id := bullmq.added_job(entry[1]))]
         if ids:

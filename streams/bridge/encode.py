@@ -37,11 +37,11 @@ class Record(NamedTuple):
 class Encoder:
     """Records of one stream. Not for use by several tasks at once."""
 
-    def __init__(self, stream: Stream, partitions: int, now_ms: Callable[[], int]) -> None:
-        """`partitions` of the topics keyed by job; `now_ms` = wall clock, bounding the records' times."""
+    def __init__(self, stream: Stream, partitions: int, wall_ms: Callable[[], int]) -> None:
+        """`partitions` of the topics keyed by job; `wall_ms` = wall clock, bounding the records' times."""
         self._stream = stream
         self._partitions = partitions
-        self._now_ms = now_ms
+        self._wall_ms = wall_ms
         self._prefix = f"{stream.name}/"
         self._source_header = ("ce_source", f"/{stream.name}".encode())
         self._types: dict[str, list[tuple[str, bytes]]] = {}
@@ -54,7 +54,7 @@ class Encoder:
         """Start of a turn: hashes of the last one are forgotten."""
         self._jobs.clear()
         self.set_aside.clear()
-        self._latest_ms = self._now_ms() + _AHEAD_MS
+        self._latest_ms = self._wall_ms() + _AHEAD_MS
 
     def entry(self, entry: Entry) -> list[Record]:
         """The entry's record on events, and what had to be set aside of it."""
@@ -158,7 +158,7 @@ class Encoder:
     def _dead(self, stream_id: str, job_id: str, value: bytes, reason: str, error: str) -> Record:
         self.set_aside.append(reason)
         key = _bytes(self._prefix + job_id)[:_MAX_KEY_BYTES]
-        now = self._now_ms()
+        now = self._wall_ms()
         headers = [
             ("dlq_stream", self._stream.keys.events),
             ("dlq_stream_id", stream_id.encode()),

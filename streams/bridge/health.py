@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from streams.bridge import encode
 from streams.bridge.stream import format_id
+from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,7 @@ class Health:
         if not self.due:
             return
         self.due = False
-        at = int(time.time() * 1000)
+        at = wall_ms()
         for stream in streams:
             value = {
                 "position": format_id(stream.position),
@@ -50,7 +50,7 @@ class Health:
 
     def gaps(self, stream: Stream, gaps: Iterable[Gap], chunk: Chunk) -> None:
         """Entries that were never read."""
-        at = int(time.time() * 1000)
+        at = wall_ms()
         for gap in gaps:
             ids = {"from_id": format_id(gap.after), "to_id": format_id(gap.upto)}
             self._tell(stream, "gap", {**ids, "lost": gap.lost, "cause": gap.cause}, at, chunk, ids["to_id"])
@@ -71,7 +71,7 @@ class Health:
 
     def _snapshot(self, stream: Stream, walk: Walk, status: str, chunk: Chunk) -> None:
         value = {"status": status, "reason": "first_sight", "jobs": walk.jobs, "done": walk.done}
-        self._tell(stream, "snapshot", value, int(time.time() * 1000), chunk, status)
+        self._tell(stream, "snapshot", value, wall_ms(), chunk, status)
 
     def _tell(self, stream: Stream, kind: str, value: dict[str, Any], at: int, chunk: Chunk, mark: str = "") -> None:
         value = {"source": stream.source, "queue": stream.queue, "at": at, **value}

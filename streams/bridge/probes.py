@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams import topology, wire
+from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ async def listen(settings: Settings, outage: Outage, ask: Callable[[str, str, st
 async def _pass_on(consumer: AIOKafkaConsumer, ask: Callable[[str, str, str, str], None]) -> None:
     while True:
         batches = await consumer.getmany(timeout_ms=1000)
-        now_ms = int(time.time() * 1000)
+        now_ms = wall_ms()
         for records in batches.values():
             for record in records:
                 asked = parse(record.value, now_ms)

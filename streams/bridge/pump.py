@@ -18,6 +18,7 @@ from streams.bridge.looks import Ask, asks
 from streams.bridge.publish import Chunk
 from streams.bridge.stream import Entry, Stream
 from streams.bridge.walk import pause_walk
+from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from streams.bridge.buffer import Buffer
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
 ENTRIES_PER_TURN = 3000
 _LEAST_PER_STREAM = 100
 _IDLE_S = 0.25
-
-
-def wall_ms() -> int:
-    """Wall clock, ms since the epoch."""
-    return int(time.time() * 1000)
 
 
 class Pump:

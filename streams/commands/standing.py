@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from streams import topology, wire
+from streams.clock import wall_ms
 from streams.commands.reading import Reader, Record
 from streams.core.job import job_key, parse_key, partition_of
 from streams.core.lifecycle import STATES
@@ -63,7 +63,7 @@ async def add_heartbeats(
     """Take lag, losses and pause from the newest heartbeat of each queue; a queue without jobs appears by it."""
     partitions = kafka.partitions(settings.topic(topology.HEALTH))
     for window_s in HEARTBEAT_WINDOWS_S:
-        async for value in _heartbeats(kafka, partitions, int((time.time() - window_s) * 1000)):
+        async for value in _heartbeats(kafka, partitions, wall_ms() - window_s * 1000):
             name = (value["source"], value["queue"])
             if only in (None, name):
                 queue = queues.setdefault(name, Queue())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from streams import wire
+from streams.clock import wall_ms
 from streams.commands import console, errors, standing, status_text
 from streams.commands.errors import CommandError
 from streams.commands.reading import reader
@@ -26,7 +26,7 @@ async def overview(settings: Settings, only: QueueName | None, *, as_json: bool)
     if as_json:
         console.print_json({"queues": [_json(*each) for each in sorted(queues.items())], "alerts_firing": firing})
     else:
-        status_text.overview(dict(sorted(queues.items())), firing, int(time.time() * 1000))
+        status_text.overview(dict(sorted(queues.items())), firing, wall_ms())
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -11,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord
 
 from streams import topology, wire
+from streams.clock import wall_ms
 from streams.demo.board import Board
 from streams.settings import Settings
 
@@ -45,7 +45,7 @@ async def read(client: AIOKafkaConsumer, settings: Settings, board: Board) -> No
     names = {settings.topic(name): name for name in TOPICS}
     while True:
         batches = await client.getmany(timeout_ms=POLL_MS)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_ms()
         for partition, records in batches.items():
             for record in records:
                 _pass_on(names[partition.topic], record, board, now_ms)

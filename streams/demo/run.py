@@ -16,6 +16,7 @@ from typing import Final
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 
+from streams.clock import wall_ms
 from streams.commands import console, errors
 from streams.commands.errors import CommandError
 from streams.demo import compose, consumer, servers, summary, verdict
@@ -23,7 +24,7 @@ from streams.demo.board import Board
 from streams.demo.children import Child, Children
 from streams.demo.environment import environment
 from streams.demo.source import connection, require_redis
-from streams.demo.views import FRAME_S, View, now_ms, view
+from streams.demo.views import FRAME_S, View, view
 from streams.settings import ConfigError, Problem, Settings
 
 READY_S: Final = 60.0
@@ -187,7 +188,7 @@ class Demo:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _until_over(self, shown: View, reading: asyncio.Task[None]) -> None:
-        started_ms = now_ms()
+        started_ms = wall_ms()
         while not self._is_over(started_ms):
             self.children.require_alive(*self._running.values())
             if reading.done():
@@ -200,13 +201,13 @@ class Demo:
     def _is_over(self, started_ms: int) -> bool:
         first_ms = self._board.first_job_ms
         if first_ms is None:
-            if now_ms() - started_ms > FIRST_JOB_S * 1000:
+            if wall_ms() - started_ms > FIRST_JOB_S * 1000:
                 raise CommandError(
                     f"no job was seen within {FIRST_JOB_S:.0f} s; the logs are in {self.directory}",
                     "run: bullmq-streams doctor",
                 )
             return False
-        return self._seconds is not None and now_ms() - first_ms >= self._seconds * 1000
+        return self._seconds is not None and wall_ms() - first_ms >= self._seconds * 1000
 
 
 async def _ready(child: Child, port: int) -> None:

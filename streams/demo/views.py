@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
@@ -11,6 +10,7 @@ from typing import Final, Protocol
 from rich.console import Console
 from rich.live import Live
 
+from streams.clock import wall_ms
 from streams.commands import console
 from streams.demo import lines
 from streams.demo.board import STATES, Board
@@ -18,11 +18,6 @@ from streams.demo.screen import Screen
 
 COUNTS_EVERY_MS: Final = 5_000
 FRAME_S: Final = 0.25
-
-
-def now_ms() -> int:
-    """The clock of this machine."""
-    return time.time_ns() // 1_000_000
 
 
 class View(Protocol):
@@ -52,15 +47,15 @@ class Plain:
             if self._alerts.get(incident) != alert["status"]:
                 self._line(f"alert {lines.alert(alert).plain}")
         self._alerts = {incident: alert["status"] for incident, alert in board.alerts.items()}
-        if now_ms() - self._counted_ms >= COUNTS_EVERY_MS:
-            self._counted_ms = now_ms()
+        if wall_ms() - self._counted_ms >= COUNTS_EVERY_MS:
+            self._counted_ms = wall_ms()
             self._line(
-                f"{lines.counts(board).plain}  |  {board.events.per_second(now_ms()):.1f} events/s  |  "
+                f"{lines.counts(board).plain}  |  {board.events.per_second(wall_ms()):.1f} events/s  |  "
                 f"delay {lines.delays(board)}"
             )
 
     def _line(self, text: str) -> None:
-        seconds = (now_ms() - self._started_ms) / 1000
+        seconds = (wall_ms() - self._started_ms) / 1000
         sys.stdout.write(f"{seconds:6.1f} s  {text}\n")
         sys.stdout.flush()
 
@@ -75,10 +70,10 @@ class Terminal:
 
     def show(self, board: Board) -> None:
         """Draw a frame."""
-        self._live.update(Screen(board, self._title, self._elapsed(board), now_ms()), refresh=True)
+        self._live.update(Screen(board, self._title, self._elapsed(board), wall_ms()), refresh=True)
 
     def _elapsed(self, board: Board) -> str:
-        passed = (now_ms() - board.first_job_ms) // 1000 if board.first_job_ms is not None else 0
+        passed = (wall_ms() - board.first_job_ms) // 1000 if board.first_job_ms is not None else 0
         text = f"{passed // 60:02d}:{passed % 60:02d}"
         return (
             text if self._seconds is None else f"{text} / {int(self._seconds) // 60:02d}:{int(self._seconds) % 60:02d}"
@@ -90,7 +85,7 @@ def view(title: str, seconds: float | None) -> Iterator[View]:
     """The view that suits standard output."""
     terminal = Console(emoji=False, markup=False, highlight=False)
     if not terminal.is_terminal or terminal.is_dumb_terminal:
-        yield Plain(now_ms())
+        yield Plain(wall_ms())
         return
     with Live(console=terminal, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         yield Terminal(live, title, seconds)

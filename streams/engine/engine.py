@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced
 from faust.types.tuples import TP
 
+from streams.clock import wall_ms
 from streams.engine import transaction
 from streams.engine.api import BatchInfo, EngineOptions, Handler, Stats
 from streams.engine.partition import Batch, Part, Work
@@ -254,7 +255,7 @@ class Engine:
             attempts=attempt,
             fold_s=folded.seconds,
             commit_s=commit_s,
-            committed_at_ms=time.time_ns() // 1_000_000,
+            committed_at_ms=wall_ms(),
         )
 
     def _apply(self, part: Part, folded: Folded, row_offset: int | None, info: BatchInfo) -> None:

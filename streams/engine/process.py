@@ -10,9 +10,9 @@ import logging
 import os
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from streams.clock import wall_ms
 from streams.engine import quiet
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ async def _tick(app: BatchApp, interval_s: float) -> None:
             gc.collect()
             gc.freeze()  # what lives after a recovery stays: the collector need not walk it again
         await asyncio.sleep(interval_s)
-        app.engine.tick(time.time_ns() // 1_000_000)
+        app.engine.tick(wall_ms())
 
 
 async def _stop(app: BatchApp, code: int) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
+from streams.clock import wall_ms
 from streams.core import alerts, deadlines
 from streams.core.events import REASONS, BadRecordError
 from streams.core.fold import fold
@@ -62,7 +62,7 @@ class JobStatusHandler:
             tx.put(key, result.row)
         self._tell(tx, key, result, record.timestamp)
         if result.ask:
-            self._outputs.probe(tx, key, event, deadlines.PROBE, time.time_ns() // 1_000_000)
+            self._outputs.probe(tx, key, event, deadlines.PROBE, wall_ms())
         meter.folded(event, result)
 
     def on_unwritable(self, tx: Tx, record: ConsumerRecord | None, error: Unwritable) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 from typing import Any
 
 from streams import topology
+from streams.clock import wall_ms
 from streams.core.events import BadRecordError, Event
 from streams.core.job import escape, partition_of
 from streams.engine import ConsumerRecord, Tx, Unwritable
@@ -74,7 +74,7 @@ class Outputs:
             ("dlq_offset", str(record.offset).encode()),
             ("dlq_reason", error.reason.encode()),
             ("dlq_error", str(error).encode("utf-8", "replace")),
-            ("dlq_at", str(int(time.time() * 1000)).encode()),
+            ("dlq_at", str(wall_ms()).encode()),
         ]  # fmt: skip
         if key is not None and len(key) > DEAD_LETTER_BYTES:
             headers.append(("dlq_key_length", str(len(key)).encode()))

@@ -33,7 +33,7 @@ def test_the_counts_come_every_five_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [NOW_MS]
-    monkeypatch.setattr(views, "now_ms", lambda: now[0])
+    monkeypatch.setattr(views, "wall_ms", lambda: now[0])
     view = views.Plain(NOW_MS)
     for second in range(11):
         now[0] = NOW_MS + second * 1000
