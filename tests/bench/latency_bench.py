@@ -32,23 +32,36 @@ DATA = json.dumps(
 OPTS = json.dumps({"attempts": 3, "backoff": {"type": "exponential", "delay": 5000}, "removeOnComplete": 10})
 
 
+ENTRIES_PER_JOB = 4
+TRANSITIONS_PER_JOB = 3
+
+
 async def produce(client: Any, queue: str, rate: int, seconds: int) -> None:
     """The entries and hash changes of `rate` jobs a second, spread evenly."""
     begin = time.monotonic()
     for number in range(rate * seconds):
         await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
-        base, job, now = f"bull:{queue}", f"crawl-drive-{number}", int(time.time() * 1000)
-        pipe = client.pipeline(transaction=True)
-        fields = {"name": "crawl-drive", "data": DATA, "opts": OPTS, "timestamp": now, "delay": 0, "priority": 0}
-        pipe.hset(f"{base}:{job}", mapping=fields)
-        pipe.xadd(f"{base}:events", {"event": "added", "jobId": job, "name": "crawl-drive"})
-        pipe.xadd(f"{base}:events", {"event": "waiting", "jobId": job})
-        pipe.hset(f"{base}:{job}", mapping={"processedOn": now, "ats": 1})
-        pipe.xadd(f"{base}:events", {"event": "active", "jobId": job, "prev": "waiting"})
-        pipe.hset(f"{base}:{job}", mapping={"finishedOn": now, "atm": 1, "returnvalue": "null"})
-        pipe.zadd(f"{base}:completed", {job: now})
-        pipe.xadd(f"{base}:events", {"event": "completed", "jobId": job, "returnvalue": "null", "prev": "active"})
-        await pipe.execute()
+        await add_job(client, queue, number)
+
+
+async def add_job(client: Any, queue: str, number: int, *, keep_entries: int | None = None) -> None:
+    """A job from birth to end, at once, as BullMQ would write it; the stream is trimmed at about `keep_entries`."""
+    base, job, now = f"bull:{queue}", f"crawl-drive-{number}", int(time.time() * 1000)
+    pipe = client.pipeline(transaction=True)
+
+    def tell(**fields: Any) -> None:
+        pipe.xadd(f"{base}:events", {**fields, "jobId": job}, maxlen=keep_entries)
+
+    fields = {"name": "crawl-drive", "data": DATA, "opts": OPTS, "timestamp": now, "delay": 0, "priority": 0}
+    pipe.hset(f"{base}:{job}", mapping=fields)
+    tell(event="added", name="crawl-drive")
+    tell(event="waiting")
+    pipe.hset(f"{base}:{job}", mapping={"processedOn": now, "ats": 1})
+    tell(event="active", prev="waiting")
+    pipe.hset(f"{base}:{job}", mapping={"finishedOn": now, "atm": 1, "returnvalue": "null"})
+    pipe.zadd(f"{base}:completed", {job: now})
+    tell(event="completed", returnvalue="null", prev="active")
+    await pipe.execute()
 
 
 def completed_at(record: Any) -> int | None:
