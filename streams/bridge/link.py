@@ -74,7 +74,7 @@ class Link:
             result = replies[at - 1]
             if isinstance(result, Exception):
                 refused = next((r for r in replies[at - len(group) - 1 : at] if isinstance(r, Exception)), result)
-                raise ResponseError(str(refused))
+                raise refused
             results.append(result)
         return results
 

@@ -8,8 +8,27 @@ import random
 import time
 from typing import Final
 
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+from redis.exceptions import AuthenticationError, NoPermissionError
+
 log = logging.getLogger(__name__)
 
+REFUSALS: Final = (
+    # Redis
+    AuthenticationError,
+    NoPermissionError,
+    # Kafka
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+"""What was asked is there, and will not do it before somebody gives the right to."""
 _FIRST_S: Final = 0.2
 _LONGEST_S: Final = 10.0
 
@@ -35,7 +54,8 @@ class Outage:
         """It is away; logged at its first call."""
         if what not in self._away:
             self._away[what] = time.monotonic()
-            log.warning("%s is away, trying again: %s", what, _text(error))
+            remedy = " (bullmq-streams doctor says what is missing)" if isinstance(error, REFUSALS) else ""
+            log.warning("%s cannot be used, trying again: %s%s", what, _text(error), remedy)
 
     async def wait(self, what: str, error: object) -> None:
         """It is away: sleep before the next try."""
@@ -51,7 +71,7 @@ class Outage:
             self._expected.discard(what)
             since = self._away.pop(what, None)
             if since is not None:
-                log.info("%s is back after %.1f s", what, time.monotonic() - since)
+                log.info("%s can be used again, after %.1f s", what, time.monotonic() - since)
 
 
 def _text(error: object) -> str:

@@ -37,7 +37,7 @@ class FencedError(Exception):
 
 
 class TopicsMissingError(Exception):
-    """The topics are not there, or have too few partitions."""
+    """The topics are not there, have another number of partitions, or may not be used."""
 
 
 @dataclass(slots=True)
@@ -201,7 +201,10 @@ class Publisher:
             if len(cluster.partitions_for_topic(name) or ()) != count:
                 wrong.append(f"{name} ({count} partitions)")
         if wrong:
-            raise TopicsMissingError(f"not there, or with another number of partitions: {', '.join(wrong)}")
+            raise TopicsMissingError(
+                f"{', '.join(wrong)}: not there, with another number of partitions, or not to be used by this Kafka "
+                "user (bullmq-streams doctor says which)"
+            )
 
     async def close(self) -> None:
         """Close the producer, bounded; an open transaction is left for the next start to end."""

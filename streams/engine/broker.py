@@ -7,7 +7,14 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NodeNotReadyError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 
 if TYPE_CHECKING:
@@ -19,6 +26,8 @@ ANSWER_TIMEOUT_S: Final = 5.0
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 5.0
 WATCH_INTERVAL_S: Final = 5.0
+_GROUP, _TRANSACTION = 0, 1
+"""The kinds of coordinator, in Kafka's protocol."""
 
 
 class Broker:
@@ -30,6 +39,7 @@ class Broker:
         self.topics: bool | None = None
         self.trouble = ""
         self._client: Any = None
+        self._admitted = False
         self._told = ""
 
     async def wait(self) -> None:
@@ -49,13 +59,14 @@ class Broker:
         """Ask once. True when all is well."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                found = await self._partitions()
+                trouble = await self._topics()
+                refusal = "" if trouble else await self._refusal()
         except (KafkaError, OSError, TimeoutError) as error:
             await self.close()
             self.kafka, trouble = False, f"Kafka does not answer: {error!r}"
         else:
-            trouble = self._judge(found)
-            self.kafka, self.topics = True, not trouble
+            self.kafka, self.topics = not refusal, not trouble
+            trouble = trouble or refusal
         self._tell(trouble)
         return not trouble
 
@@ -75,8 +86,8 @@ class Broker:
         """All topics that have to exist."""
         return (self.options.events_topic, self.options.table_topic, *self.options.output_topics)
 
-    async def _partitions(self) -> dict[str, int]:
-        """Partition count of each wanted topic that exists.
+    async def _topics(self) -> str:
+        """What is wrong with the topics; empty when all are there and may be used.
 
         Not by describing them: on a broker that creates topics by itself (Kafka's default) the question would.
         """
@@ -88,9 +99,14 @@ class Broker:
             raise NodeNotReadyError("no broker is known")
         response = await self._client.send(node, MetadataRequest(list(self.wanted), allow_auto_topic_creation=False))
         described = response.to_object()["topics"]
-        return {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+        found = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+        refused = TopicAuthorizationFailedError.errno
+        hidden = sorted(topic["topic"] for topic in described if topic["error_code"] == refused)
+        return self._judge(found, hidden)
 
-    def _judge(self, found: dict[str, int]) -> str:
+    def _judge(self, found: dict[str, int], hidden: list[str]) -> str:
+        if hidden:
+            return f"topics that this Kafka user may not use: {', '.join(hidden)}"
         missing = sorted(set(self.wanted) - found.keys())
         if missing:
             return f"topics are missing: {', '.join(missing)}"
@@ -99,10 +115,31 @@ class Broker:
             return f"{events} has {found[events]} partitions and {table} {found[table]}: they must be equal"
         return ""
 
+    async def _refusal(self) -> str:
+        """Why group or transactions may not be used; empty when they may.
+
+        Asked until it was so once: a consumer whose group is refused waits for ever and says nothing.
+        """
+        group = self.options.app_id
+        needed = [(_GROUP, group, "group", "Read")]
+        if self.options.exactly_once:
+            needed.append((_TRANSACTION, f"{group}-0", "transactional id", "Write and Describe"))
+        if self._admitted:
+            return ""
+        for kind, name, what, right in needed:
+            try:
+                await self._client.coordinator_lookup(kind, name)
+            except (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed):
+                return f"{what} that this Kafka user may not use: {name} (needed: {right})"
+            except GroupCoordinatorNotAvailableError:  # the first question ever makes the broker set it up
+                return ""
+        self._admitted = True
+        return ""
+
     def _tell(self, trouble: str) -> None:
         kind = trouble.partition(":")[0]
         if trouble and kind != self._told:
-            log.error("%s; trying again until it is there", trouble)
+            log.error("%s; trying again (bullmq-streams doctor says what is to be done)", trouble)
         elif self._told and not trouble:
             log.info("Kafka answers and all topics are there")
         self._told, self.trouble = kind, trouble

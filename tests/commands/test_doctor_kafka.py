@@ -2,87 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-from aiokafka.client import AIOKafkaClient
-from aiokafka.protocol.admin import CreateAclsRequest
 
 from streams import topology
-from streams.local import ready
-from streams.local.kafka import Kafka
-from tests.commands.support import free_port, run, servers
+from tests.acl_kafka import GROUP, TOPIC, TRANSACTION, AclKafka, acl_kafka
+from tests.commands.support import run, servers
 
 pytestmark = pytest.mark.system
 
-TOPIC, GROUP, TRANSACTION = 2, 3, 5
-READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 8, 10
 RIGHTS_IN_FORCE_S: Final = 15
-_PREFIXED: Final = 4
-_ALLOW: Final = 3
-JAAS = (
-    'org.apache.kafka.common.security.plain.PlainLoginModule required user_limited="pw-limited" user_admin="pw-admin";'
-)
-
-
-@dataclass(frozen=True)
-class SecureKafka:
-    """`open` asks for no login and may do all; `bootstrap` asks for one."""
-
-    open: str
-    bootstrap: str
-
-    def settings(self, prefix: str, user: str, password: str | None = None) -> dict[str, str]:
-        return servers(self.bootstrap, prefix) | {
-            "KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
-            "KAFKA__SASL_MECHANISM": "PLAIN",
-            "KAFKA__SASL_USERNAME": user,
-            "KAFKA__SASL_PASSWORD": password or f"pw-{user}",
-        }
-
-    def allow(self, prefix: str, kind: int, *operations: int) -> None:
-        """Allow `limited` these operations on all of this kind whose name begins with `prefix`."""
-        asyncio.run(self._allow(prefix, kind, operations))
-
-    async def _allow(self, prefix: str, kind: int, operations: tuple[int, ...]) -> None:
-        client = AIOKafkaClient(bootstrap_servers=self.open)
-        await client.bootstrap()
-        try:
-            for operation in operations:
-                request = CreateAclsRequest(kind, prefix, _PREFIXED, "User:limited", "*", operation, _ALLOW)
-                response = await client.send(client.get_random_node(), request)
-                assert not response.creation_responses[0][0], response
-        finally:
-            await client.close()
 
 
 @pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    port, login, controller = (free_port() for _ in range(3))
-    clients = f"PLAINTEXT://127.0.0.1:{port},LOGIN://127.0.0.1:{login}"
-    broker = Kafka(
-        tmp_path_factory.mktemp("secure-kafka"),
-        port=port,
-        properties={
-            "listeners": f"{clients},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": clients,
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.login.plain.sasl.jaas.config": JAAS,
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS;User:admin",
-        },
-    )
-    broker.start()
-    ready.wait(broker)
-    yield SecureKafka(broker.bootstrap, f"127.0.0.1:{login}")
-    broker.process.stop()
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AclKafka]:
+    yield from acl_kafka(tmp_path_factory.mktemp("acl-kafka"))
+
+
+def settings_of(secure: AclKafka, prefix: str, user: str, password: str | None = None) -> dict[str, str]:
+    return servers(secure.bootstrap, prefix) | secure.login(user, password)
 
 
 def doctor(settings: dict[str, str], redis_server: str, code: int) -> list[dict[str, str]]:
@@ -97,7 +39,7 @@ def errors(found: list[dict[str, str]]) -> list[str]:
 
 
 def test_a_refused_login(secure, prefix):
-    result = run("topics", "check", **secure.settings(prefix, "admin", "pw-of-somebody-else"))
+    result = run("topics", "check", **settings_of(secure, prefix, "admin", "pw-of-somebody-else"))
     assert result.exit_code == 1
     assert result.stderr == (
         f"error: Kafka at {secure.bootstrap} refuses the login; "
@@ -106,7 +48,7 @@ def test_a_refused_login(secure, prefix):
 
 
 def test_with_all_rights(secure, prefix, redis_server):
-    settings = secure.settings(prefix, "admin")
+    settings = settings_of(secure, prefix, "admin")
     assert run("topics", "apply", **settings).exit_code == 0
     assert not errors(doctor(settings, redis_server, 0))
     assert run("status", **settings).exit_code == 0
@@ -114,7 +56,7 @@ def test_with_all_rights(secure, prefix, redis_server):
 
 def test_without_rights_nothing_is_seen_or_created(secure, prefix, redis_server):
     run("topics", "apply", **servers(secure.open, prefix))
-    settings = secure.settings(prefix, "limited")
+    settings = settings_of(secure, prefix, "limited")
     result = run("topics", "apply", **settings)
     assert result.exit_code == 1
     assert "cannot be created" in result.stderr
@@ -139,15 +81,15 @@ def soon(settings: dict[str, str], redis_server: str, wanted: Callable[[list[str
 
 def test_rights_that_are_missing_one_by_one(secure, prefix, redis_server):
     run("topics", "apply", **servers(secure.open, prefix))
-    settings = secure.settings(prefix, "limited")
-    secure.allow(prefix, TOPIC, DESCRIBE)
+    settings = settings_of(secure, prefix, "limited")
+    secure.allow_all("limited", prefix, TOPIC, "Describe")
     soon(settings, redis_server, lambda found: any("settings of" in one and "cannot be read" in one for one in found))
-    secure.allow(prefix, TOPIC, DESCRIBE_CONFIGS)
+    secure.allow_all("limited", prefix, TOPIC, "DescribeConfigs")
     soon(settings, redis_server, lambda found: any(one.startswith("may not be read") for one in found))
-    secure.allow(prefix, TOPIC, READ)
-    secure.allow(prefix, GROUP, READ)
+    secure.allow_all("limited", prefix, TOPIC, "Read")
+    secure.allow_all("limited", prefix, GROUP, "Read")
     soon(settings, redis_server, lambda found: len(found) == 1 and "the transactional id" in found[0])
-    secure.allow(prefix, TRANSACTION, WRITE, DESCRIBE)
+    secure.allow_all("limited", prefix, TRANSACTION, "Write", "Describe")
     soon(settings, redis_server, lambda found: not found)
     well = doctor(settings, redis_server, 0)
     assert any("whether it creates topics by itself is not known" in finding["message"] for finding in well)

@@ -11,7 +11,13 @@ from typing import Any
 
 import faust
 import pytest
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    NodeNotReadyError,
+    TransactionalIdAuthorizationFailed,
+)
 
 from streams.engine import Stats, build
 from streams.engine import app as engine_app
@@ -109,6 +115,8 @@ class FakeClient:
     """Topics with their partition counts; raises `error` while it is set."""
 
     topics: dict[str, int] = {}  # noqa: RUF012
+    hidden: set[str] = set()  # noqa: RUF012
+    refused: dict[int, Exception] = {}  # noqa: RUF012
     error: Exception | None = None
     closed = 0
 
@@ -129,12 +137,17 @@ class FakeClient:
             [
                 {
                     "topic": name,
-                    "error_code": 0 if name in self.topics else 3,
+                    "error_code": 29 if name in self.hidden else 0 if name in self.topics else 3,
                     "partitions": [0] * self.topics.get(name, 0),
                 }
                 for name in request._topics
             ]
         )
+
+    async def coordinator_lookup(self, kind: int, _name: str) -> int:
+        if kind in self.refused:
+            raise self.refused[kind]
+        return 1
 
     async def close(self) -> None:
         FakeClient.closed += 1
@@ -146,6 +159,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
     monkeypatch.setattr(engine_broker, "FIRST_RETRY_S", 0.001)
     monkeypatch.setattr(engine_broker, "LAST_RETRY_S", 0.002)
     FakeClient.topics = {TOPICS.events: 8, TOPICS.table: 8, TOPICS.out: 8}
+    FakeClient.hidden, FakeClient.refused = set(), {}
     FakeClient.error = None
     return FakeClient
 
@@ -165,6 +179,41 @@ class TestBroker:
         assert not await broker.look()
         assert (broker.kafka, broker.topics) == (True, False)
         assert broker.trouble == "topics are missing: t.out, t.table"
+
+    async def test_topics_that_may_not_be_used_are_not_called_missing(self, admin):
+        admin.hidden = {TOPICS.out}
+        broker = engine_broker.Broker(options("b:1", PREFIX))
+        assert not await broker.look()
+        assert (broker.kafka, broker.topics) == (True, False)
+        assert broker.trouble == "topics that this Kafka user may not use: t.out"
+
+    @pytest.mark.parametrize(
+        ("refused", "trouble"),
+        [
+            ({0: GroupAuthorizationFailedError()}, "group that this Kafka user may not use: t (needed: Read)"),
+            (
+                {1: TransactionalIdAuthorizationFailed()},
+                "transactional id that this Kafka user may not use: t-0 (needed: Write and Describe)",
+            ),
+        ],
+    )
+    async def test_a_group_or_transactions_that_may_not_be_used(self, admin, refused, trouble):
+        admin.refused = refused
+        broker = engine_broker.Broker(options("b:1", PREFIX))
+        assert not await broker.look()
+        assert (broker.kafka, broker.topics) == (False, True)
+        assert broker.trouble == trouble
+        admin.refused = {}
+        assert await broker.look()
+        admin.refused = refused
+        assert await broker.look(), "asked for until it was granted once, and no more"
+
+    async def test_a_coordinator_that_is_being_set_up_is_no_trouble(self, admin):
+        admin.refused = {0: GroupCoordinatorNotAvailableError()}
+        broker = engine_broker.Broker(options("b:1", PREFIX))
+        assert await broker.look()
+        admin.refused = {0: GroupAuthorizationFailedError()}
+        assert not await broker.look(), "and it is asked for again"
 
     async def test_unequal_partition_counts_are_no_start(self, admin):
         admin.topics[TOPICS.table] = 4
