@@ -64,8 +64,8 @@ unit: venv ## the tests that need no server alone, with their coverage
 
 test: check ## everything: the gate, then the tests on a real Kafka and Redis, which they start and stop
 	@echo "== tests on real servers" && $(PY) -m pytest -m "not slow and not ($(FAST))" --cov --cov-append --cov-report= $(ARGS)
-	@test -n "$(ARGS)" || { echo "== coverage of all tests, in percent"; \
-		$(PY) -m coverage report --format=total --fail-under=95 --omit='$(PROCESSES)'; }
+	$(if $(ARGS),,@echo "== coverage of all tests, in percent" && \
+		$(PY) -m coverage report --format=total --fail-under=95 --omit='$(PROCESSES)')
 
 proof: venv ## the long proofs that `test` leaves out
 	@$(PY) -m pytest -m slow $(ARGS)
