@@ -11,9 +11,7 @@ from typing import Final
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import CreateAclsRequest
 
-from streams.local import ready
-from streams.local.kafka import Kafka
-from tests.commands.support import free_port
+from tests import login_kafka
 
 TOPIC, GROUP, TRANSACTION = 2, 3, 5
 OPERATIONS: Final = {
@@ -23,8 +21,6 @@ OPERATIONS: Final = {
 USERS: Final = ("admin", "limited", "bridge", "worker", "apply", "reader")
 _LITERAL, _PREFIXED = 3, 4
 _ALLOW: Final = 3
-_LOGINS: Final = " ".join(f'user_{user}="pw-{user}"' for user in USERS)
-_JAAS: Final = f"org.apache.kafka.common.security.plain.PlainLoginModule required {_LOGINS};"
 
 
 @dataclass(frozen=True)
@@ -65,23 +61,10 @@ class AclKafka:
 
 def acl_kafka(folder: Path) -> Iterator[AclKafka]:
     """A broker of its own, until the generator is closed."""
-    port, login, controller = (free_port() for _ in range(3))
-    clients = f"PLAINTEXT://127.0.0.1:{port},LOGIN://127.0.0.1:{login}"
-    broker = Kafka(
-        folder,
-        port=port,
-        properties={
-            "listeners": f"{clients},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": clients,
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.login.plain.sasl.jaas.config": _JAAS,
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS;User:admin",
-        },
-    )
-    broker.start()
-    ready.wait(broker)
-    yield AclKafka(broker.bootstrap, f"127.0.0.1:{login}")
-    broker.process.stop()
+    passwords = {user: f"pw-{user}" for user in USERS}
+    rights = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS;User:admin",
+    }
+    with login_kafka.broker(folder, "SASL_PLAINTEXT", passwords, rights) as (bootstrap, login):
+        yield AclKafka(bootstrap, f"127.0.0.1:{login}")

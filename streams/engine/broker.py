@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
@@ -26,8 +26,6 @@ ANSWER_TIMEOUT_S: Final = 5.0
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 5.0
 WATCH_INTERVAL_S: Final = 5.0
-_GROUP, _TRANSACTION = 0, 1
-"""The kinds of coordinator, in Kafka's protocol."""
 
 
 class Broker:
@@ -120,12 +118,12 @@ class Broker:
 
         Asked until it was so once: a consumer whose group is refused waits for ever and says nothing.
         """
-        group = self.options.app_id
-        needed = [(_GROUP, group, "group", "Read")]
-        if self.options.exactly_once:
-            needed.append((_TRANSACTION, f"{group}-0", "transactional id", "Write and Describe"))
         if self._admitted:
             return ""
+        group = self.options.app_id
+        needed = [(CoordinationType.GROUP, group, "group", "Read")]
+        if self.options.exactly_once:
+            needed.append((CoordinationType.TRANSACTION, f"{group}-0", "transactional id", "Write and Describe"))
         for kind, name, what, right in needed:
             try:
                 await self._client.coordinator_lookup(kind, name)

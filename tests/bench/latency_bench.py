@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,16 @@ TRANSITIONS_PER_JOB = 3
 
 async def produce(client: Any, queue: str, rate: int, seconds: int) -> None:
     """The entries and hash changes of `rate` jobs a second, spread evenly."""
-    begin = time.monotonic()
-    for number in range(rate * seconds):
-        await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+    async for number in paced(rate, rate * seconds):
         await add_job(client, queue, number)
+
+
+async def paced(rate: int, count: int) -> AsyncIterator[int]:
+    """0, 1, 2, … up to `count`, so many a second, spread evenly."""
+    begin = time.monotonic()
+    for number in range(count):
+        await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+        yield number
 
 
 async def add_job(client: Any, queue: str, number: int, *, keep_entries: int | None = None) -> None:

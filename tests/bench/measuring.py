@@ -38,5 +38,14 @@ async def drain(app: Any, done: Callable[[], int], count: int) -> dict[str, floa
 
 def peak_mb() -> float:
     """Greatest resident memory of this very program: getrusage remembers what the process was before its exec."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return _memory_mb("self", "VmHWM")
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process, now."""
+    return _memory_mb(str(pid), "VmRSS")
+
+
+def _memory_mb(process: str, field: str) -> float:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) / 1024

@@ -24,7 +24,8 @@ from aiokafka import AIOKafkaConsumer
 
 from streams.local import stack
 from streams.topology import full_name
-from tests.bench.latency_bench import ENTRIES_PER_JOB, TRANSITIONS_PER_JOB, add_job
+from tests.bench.latency_bench import ENTRIES_PER_JOB, TRANSITIONS_PER_JOB, add_job, paced
+from tests.bench.measuring import resident_mb
 from tests.bench.worker_bench import create
 from tests.system.support import Line, until
 
@@ -49,18 +50,14 @@ class Seen:
     most_rows: int = 0
 
 
-async def produce(client: Any, queue: str, rate: int, seconds: float) -> int:
-    """So many jobs a second, spread evenly; returns how many it were."""
-    begin, number = time.monotonic(), 0
-    while (now := time.monotonic()) < begin + seconds:
-        await asyncio.sleep(max(0.0, begin + number / rate - now))
+async def produce(client: Any, queue: str, rate: int, jobs: int) -> None:
+    """So many jobs, so many a second, of which Redis keeps the newest."""
+    async for number in paced(rate, jobs):
         await add_job(client, queue, number, keep_entries=KEPT_ENTRIES)
         if number >= KEPT_JOBS:
             old = f"crawl-drive-{number - KEPT_JOBS}"
             await client.delete(f"bull:{queue}:{old}")
             await client.zrem(f"bull:{queue}:completed", old)
-        number += 1
-    return number
 
 
 async def watch(bootstrap: str, prefix: str, seen: Seen) -> None:
@@ -92,12 +89,6 @@ def _count(topic: str, record: Any, seen: Seen) -> None:
     else:
         seen.rows.add(record.key)
         seen.most_rows = max(seen.most_rows, len(seen.rows))
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 async def report(line: Line, seen: Seen) -> None:
@@ -149,7 +140,8 @@ async def soak(servers: stack.Servers, arguments: argparse.Namespace, logs: Path
         beside = [
             asyncio.create_task(watch(servers.bootstrap, prefix, seen)), asyncio.create_task(report(line, seen)),
         ]  # fmt: skip
-        jobs = await produce(client, prefix, arguments.rate, arguments.minutes * 60)
+        jobs = int(arguments.rate * arguments.minutes * 60)
+        await produce(client, prefix, arguments.rate, jobs)
 
         async def right() -> bool:
             return not problems(seen, jobs)

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from bullmq import Queue
 
-from streams.local import ready
-from streams.local.kafka import Kafka
-from tests.commands.support import free_port
+from tests import login_kafka
 from tests.needs import missing
 from tests.secure_redis import certificates
 from tests.system import oracle
@@ -21,7 +19,6 @@ from tests.system.support import Line, until
 pytestmark = pytest.mark.system
 
 PASSWORD = "battery-staple"
-JAAS = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_line="{PASSWORD}";'
 
 
 @dataclass(frozen=True)
@@ -55,26 +52,13 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     certificates(openssl, folder, "IP:127.0.0.1")
     store = folder / "broker.pem"
     store.write_text((folder / "server.key").read_text() + (folder / "server.crt").read_text())
-    plain, secure, controller = (free_port() for _ in range(3))
-    clients = f"PLAINTEXT://127.0.0.1:{plain},SECURE://127.0.0.1:{secure}"
-    broker = Kafka(
-        tmp_path_factory.mktemp("secure-kafka"),
-        port=plain,
-        properties={
-            "listeners": f"{clients},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": clients,
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.secure.plain.sasl.jaas.config": JAAS,
-            "listener.name.secure.ssl.keystore.type": "PEM",
-            "listener.name.secure.ssl.keystore.location": str(store),
-        },
-    )
-    broker.start()
-    ready.wait(broker)
-    yield SecureKafka(broker.bootstrap, secure, folder)
-    broker.process.stop()
+    certificate = {
+        "listener.name.login.ssl.keystore.type": "PEM",
+        "listener.name.login.ssl.keystore.location": str(store),
+    }
+    kafka = tmp_path_factory.mktemp("secure-kafka")
+    with login_kafka.broker(kafka, "SASL_SSL", {"line": PASSWORD}, certificate) as (bootstrap, port):
+        yield SecureKafka(bootstrap, port, folder)
 
 
 @pytest.fixture
