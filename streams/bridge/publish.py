@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.producer import sender
 
 from streams import topology
 from streams.bridge import checkpoint
 from streams.bridge.checkpoint import Checkpoint
+from streams.bridge.fence import Holder, holder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,11 +68,16 @@ class Publisher:
         self._producer: Any = None
         self._committed: dict[bytes, Checkpoint] = {}
         self._begun_at = 0.0
+        self._held: Holder | None = None
         self._queue: asyncio.Queue[Chunk] = asyncio.Queue(maxsize=1)
         self._transactional = settings.delivery == "exactly_once"
+        self._transactional_id = f"{settings.kafka.topic_prefix}.{settings.bridge.id}"
 
     async def start(self) -> dict[bytes, Checkpoint]:
-        """Fence any other bridge of this id, then read where it stopped. Retries until Kafka is there."""
+        """Fence any older bridge of this id, then read where it stopped. Retries until Kafka is there.
+
+        Raises FencedError where a newer one has fenced this one since it was last started.
+        """
         while True:
             try:
                 self._committed = await self._open()
@@ -161,7 +168,7 @@ class Publisher:
 
     async def _recovered(self, chunk: Chunk, error: Exception) -> bool:
         """Open a new producer, which ends the transaction in doubt; True where it had been committed after all."""
-        if isinstance(error, ProducerFenced) and time.monotonic() - self._begun_at < _TRANSACTION_TIMEOUT_S:
+        if isinstance(error, ProducerFenced) and not self._expired:
             raise FencedError from error
         await self._close()
         await self._outage.wait("kafka", error)
@@ -174,10 +181,17 @@ class Publisher:
             raise FencedError from error
         return False
 
+    @property
+    def _expired(self) -> bool:
+        """Whether the broker may have ended the transaction itself, which looks like a takeover."""
+        return time.monotonic() - self._begun_at >= _TRANSACTION_TIMEOUT_S
+
     async def _open(self) -> dict[bytes, Checkpoint]:
         options = self._settings.kafka.client()
         if self._transactional:
-            options["transactional_id"] = f"{self._settings.kafka.topic_prefix}.{self._settings.bridge.id}"
+            await self._check_holder()
+            self._held = None  # a start that fails half way may have made a new holder
+            options["transactional_id"] = self._transactional_id
             options["transaction_timeout_ms"] = int(_TRANSACTION_TIMEOUT_S * 1000)
         self._producer = AIOKafkaProducer(
             **options,
@@ -189,8 +203,24 @@ class Publisher:
         )
         async with asyncio.timeout(_START_TIMEOUT_S):
             await self._producer.start()
+            if self._transactional:
+                self._held = await holder(self._producer.client, self._transactional_id)
         await self._check_topics(self._producer)
         return await checkpoint.read_all(self._settings)
+
+    async def _check_holder(self) -> None:
+        """Raises FencedError where another has opened the transactional id after this bridge did."""
+        if self._held is None or self._expired:
+            return
+        client = AIOKafkaClient(**self._settings.kafka.client())
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await client.bootstrap()
+                now = await holder(client, self._transactional_id)
+        finally:
+            await client.close()
+        if now not in (self._held, None):
+            raise FencedError
 
     async def _check_topics(self, producer: AIOKafkaProducer) -> None:
         cluster = await producer.client.fetch_all_metadata()
