@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import pytest
 import redis
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from streams.local import ready, stack
+from streams.local import process, ready, stack
 from streams.local.__main__ import main
 from streams.local.errors import LocalStackError
 from streams.local.redis import Redis
@@ -98,11 +97,7 @@ def test_a_redis_whose_folder_is_gone_ends_all_the_same(tmp_path):
         client.set("a", 1)
     shutil.rmtree(tmp_path / "redis")
     os.kill(pid, signal.SIGTERM)
-    until = time.monotonic() + 10
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(pid, os.WNOHANG) == (0, 0):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+    assert process._gone_within(pid, 10)
 
 
 def test_options_of_redis(tmp_path):
