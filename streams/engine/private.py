@@ -134,6 +134,7 @@ PRIVATE: Final[tuple[Private, ...]] = (
         ("_position",),
         "position of a partition, markers passed",
     ),
+    Private("aiokafka.consumer.fetcher:PartitionRecords", ("_consumer_record",), "leaner records"),
     Private("aiokafka.producer.sender", ("BACKOFF_OVERRIDE",), "wait between two transactions"),
     Private("aiokafka.producer.producer:AIOKafkaProducer", ("_txn_manager",), "is the producer lost"),
     Private(

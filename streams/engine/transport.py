@@ -8,12 +8,14 @@ import asyncio
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final
 
+from aiokafka.consumer import fetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP
 from mode.utils.futures import notify
 
 from streams.engine import recovery
 from streams.engine.messages import BatchMessage
+from streams.engine.records import lean_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +26,8 @@ FETCH_MAX_WAIT_MS: Final = 250
 FETCH_TIMEOUT_S: Final = 0.2
 FULL_FETCH_TIMEOUT_S: Final = 0.02
 NOTHING_TO_FETCH_S: Final = 0.01
+
+fetcher.PartitionRecords._consumer_record = lean_record
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
