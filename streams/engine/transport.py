@@ -27,16 +27,15 @@ FETCH_TIMEOUT_S: Final = 0.2
 FULL_FETCH_TIMEOUT_S: Final = 0.02
 NOTHING_TO_FETCH_S: Final = 0.01
 
-fetcher.PartitionRecords._consumer_record = lean_record
-
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
-    """Owns the aiokafka consumer. Two of its settings are fixed in Faust and set here before the start."""
+    """Owns the aiokafka consumer. What Faust leaves no choice in is set here, before the start."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # end_offsets() is then the last stable offset
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # stock 1500: each seek and resume waits for it
+        fetcher.PartitionRecords._consumer_record = lean_record  # for all consumers of the process
         return consumer
 
 

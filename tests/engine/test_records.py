@@ -12,7 +12,6 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from streams.engine import transport
 from streams.engine.records import Record, lean_record
 
 FIELDS = (
@@ -33,19 +32,23 @@ def fetched(module: Any) -> list[Any]:
 
 
 @pytest.fixture
-def stock() -> Any:
-    """A copy of aiokafka's module that nothing has touched."""
+def ours(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    monkeypatch.setattr(fetcher.PartitionRecords, "_consumer_record", lean_record)
+    return fetched(fetcher)
+
+
+@pytest.fixture
+def theirs() -> list[Any]:
+    """By a copy of aiokafka's module that nothing has touched."""
     spec = importlib.util.find_spec(fetcher.__name__)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return fetched(module)
 
 
-def test_they_say_what_aiokafkas_say(stock):
-    ours, theirs = fetched(fetcher), fetched(stock)
-    assert fetcher.PartitionRecords._consumer_record is lean_record, transport
+def test_they_say_what_aiokafkas_say(ours, theirs):
     assert {type(record) for record in ours} == {Record}
     assert Record not in {type(record) for record in theirs}
     assert len(ours) == 3
@@ -55,5 +58,5 @@ def test_they_say_what_aiokafkas_say(stock):
     assert set(vars(theirs[0])) == set(FIELDS), "aiokafka's records have a field that ours do not"
 
 
-def test_the_collector_has_no_work_with_them():
-    assert not any(gc.is_tracked(record) for record in fetched(fetcher))
+def test_the_collector_has_no_work_with_them(ours):
+    assert not any(gc.is_tracked(record) for record in ours)

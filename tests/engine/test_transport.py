@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.consumer import fetcher
 from faust.app.base import App
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP
 
-from streams.engine import produce, transport
+from streams.engine import produce, records, transport
 from tests.engine.counting import options
 from tests.engine.fakes import PREFIX, TOPICS, events_tp, record, table_tp, until
 from tests.engine.test_traps import give, make_app
@@ -146,9 +147,11 @@ async def test_messages_of_other_topics_are_acknowledged_as_faust_does(app, monk
 async def test_the_thread_reads_committed_and_waits_briefly(monkeypatch):
     stock = SimpleNamespace(_isolation_level="read_uncommitted", _fetch_max_wait_ms=1500)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: stock)
+    monkeypatch.setattr(fetcher.PartitionRecords, "_consumer_record", None)
     thread = object.__new__(transport.BatchConsumerThread)
     consumer = thread._create_worker_consumer(None)
     assert (consumer._isolation_level, consumer._fetch_max_wait_ms) == ("read_committed", 250)
+    assert fetcher.PartitionRecords._consumer_record is records.lean_record
 
 
 async def test_the_agent_only_hands_over(app, monkeypatch):
