@@ -32,6 +32,7 @@ def main() -> int:
             ["engine_bench", *kafka],
             ["worker_bench", *kafka, *beside],
             ["worker_bench", *kafka, *beside, "--interleaved", "10"],
+            ["worker_bench", *kafka, *beside, "--interleaved", "2000", "--jobs", "50000"],
             ["worker_bench", *kafka, *beside, "--jobs", "200000", "--scenario", "success", "--rounds", "1"],
             ["latency_bench", *kafka, "--redis", servers.redis_url],
         )
