@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bullmq import Queue, Worker
+from bullmq import Queue
 
 from streams.local import stack
 from streams.local.errors import LocalStackError
 from tests.commands.support import free_port
 from tests.needs import missing
+from tests.port import working
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -156,7 +157,7 @@ async def run_jobs(url: str, *errors: str | None) -> None:
         nonlocal left
         left -= 1
         if left == 0:
-            asyncio.get_running_loop().call_later(0.5, done.set)
+            done.set()  # the worker's end waits for the job's
         if job.data["error"] is not None:
             raise ValueError(job.data["error"])
         return "done"
@@ -164,9 +165,8 @@ async def run_jobs(url: str, *errors: str | None) -> None:
     queue = Queue(QUEUE, {"connection": url})
     for error in errors:
         await queue.add("crawl-drive", {"error": error}, {})
-    worker = Worker(QUEUE, process, {"connection": url})
-    await asyncio.wait_for(done.wait(), PATIENCE_S)
-    await worker.close()
+    async with working(QUEUE, process, url):
+        await asyncio.wait_for(done.wait(), PATIENCE_S)
     await queue.close()
 
 

@@ -127,14 +127,6 @@ def terminate(process: subprocess.Popen[bytes]) -> int:
     return process.wait(30)
 
 
-async def close_worker(worker: Any) -> None:
-    """End a worker of BullMQ's Python port, whose timers may open its connections once more after `close`."""
-    await worker.close()
-    await asyncio.sleep(0.3)
-    await worker.backend.conn.aclose()
-    await worker.backend.bclient.aclose()
-
-
 @contextlib.asynccontextmanager
 async def running(run: Any, settings: Settings, **more: Any) -> AsyncIterator[asyncio.Task[int]]:
     """The bridge as a task of this process; ends with exit code 0."""

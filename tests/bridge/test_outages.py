@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis.asyncio
-from bullmq import Queue, Worker
+from bullmq import Queue
 
 from streams.bridge.outage import Outage
 from streams.bridge.run import run
 from streams.local import stack
 from streams.local.errors import LocalStackError
+from tests.port import working
 
-from .support import Setup, close_worker, running, terminate
+from .support import Setup, running, terminate
 from .test_system import key, stream_ids, write
 
 if TYPE_CHECKING:
@@ -121,11 +122,10 @@ async def test_jobs_removed_while_kafka_was_away_are_known_all_the_same(setup, s
             jobs = [{"name": "n", "data": {"n": n}, "opts": {"removeOnComplete": True}} for n in range(1000)]
             await queue.addBulk(jobs)
             await asyncio.sleep(0.3)
-        worker = Worker(setup.queue, work, {"connection": setup.redis, "concurrency": 100})
-        await asyncio.sleep(8)
-        servers.kafka.process.thaw()
-        events = await setup.events(2 + 8000 * 2 + 5000)
-        await close_worker(worker)
+        async with working(setup.queue, work, setup.redis, concurrency=100):
+            await asyncio.sleep(8)
+            servers.kafka.process.thaw()
+            events = await setup.events(2 + 8000 * 2 + 5000)
     added = [event for event in events if event["event"] == "added"]
     assert sum(event["enriched"] for event in added) == len(added) == 8001
     await queue.close()

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio
 from aiokafka import AIOKafkaProducer
-from bullmq import Queue, Worker
+from bullmq import Queue
 
 from streams import topology, wire
 from streams.bridge import bullmq
 from streams.bridge.run import run
+from tests.port import working
 
-from .support import Setup, close_worker, order, running, terminate
+from .support import Setup, order, running, terminate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -222,9 +223,8 @@ async def test_removed_on_complete_jobs_keep_name_data_and_options(setup):
         jobs = [{"name": "n", "data": {"n": n}, "opts": {"removeOnComplete": True}} for n in range(300)]
         await queue.addBulk(jobs)
         await setup.events(600)
-        worker = Worker(setup.queue, work, {"connection": setup.redis})
-        events = await setup.events(1200)
-        await close_worker(worker)
+        async with working(setup.queue, work, setup.redis):
+            events = await setup.events(1200)
     added = [event for event in events if event["event"] == "added"]
     assert [event["job"]["data"]["n"] for event in sorted(added, key=order)] == list(range(300))
     completed = [event for event in events if event["event"] == "completed"]
