@@ -38,6 +38,8 @@ def broker(
         },
     )
     kafka.start()
-    ready.wait(kafka)
-    yield kafka.bootstrap, login
-    kafka.process.stop()
+    try:
+        ready.wait(kafka)
+        yield kafka.bootstrap, login
+    finally:
+        kafka.process.stop()
