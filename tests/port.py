@@ -18,7 +18,8 @@ async def working(
 ) -> AsyncIterator[None]:
     """A worker on a queue, until the block ends.
 
-    The port's `close` waits neither for its loop nor for its timer, and either opens a closed connection again.
+    The port's `close` waits neither for its loop, nor for jobs that this has just begun, nor for its timer, and each
+    of them opens a closed connection again.
     """
     worker = Worker(queue, process, {"connection": url, "autorun": False, **options})
     running = asyncio.ensure_future(worker.run())
@@ -27,7 +28,10 @@ async def working(
     finally:
         await worker.close()
         await running
+        left: set[asyncio.Future[Any]] = set(worker.processing)
         if worker.stalledCheckTimer is not None:
-            await asyncio.wait([worker.stalledCheckTimer._task])
+            left.add(worker.stalledCheckTimer._task)
+        if left:
+            await asyncio.wait(left)
         for connection in (worker.backend.conn, worker.backend.bclient):
             await connection.aclose()
