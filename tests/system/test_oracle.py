@@ -13,7 +13,7 @@ import pytest
 from tests.system.applications import Applications, everything_agrees, kill_now_and_then, revive
 
 VERSIONS = ("v4", "v5seed", "v5", "v6")
-JOBS = int(os.environ.get("ORACLE_JOBS", "250"))
+JOBS = int(os.environ.get("ORACLE_JOBS", "1000"))
 SEED = int(os.environ.get("ORACLE_SEED", "7"))
 
 pytestmark = [pytest.mark.system, pytest.mark.node]
