@@ -71,7 +71,7 @@ class Publisher:
         self._held: Holder | None = None
         self._queue: asyncio.Queue[Chunk] = asyncio.Queue(maxsize=1)
         self._transactional = settings.delivery == "exactly_once"
-        self._transactional_id = f"{settings.kafka.topic_prefix}.{settings.bridge.id}"
+        self._transactional_id = settings.bridge_transactional_id
 
     async def start(self) -> dict[bytes, Checkpoint]:
         """Fence any older bridge of this id, then read where it stopped. Retries until Kafka is there.

@@ -68,7 +68,7 @@ async def _topics(cluster: Cluster, settings: Settings) -> list[Finding]:
 async def _coordinators(cluster: Cluster, settings: Settings) -> list[Finding]:
     """Whether the groups and transactions may be used. That writing is allowed shows only when something is written."""
     group = settings.worker.app_id
-    transaction = f"{settings.kafka.topic_prefix}.{settings.bridge.id}"
+    transaction = settings.bridge_transactional_id
     findings = []
     for kind, name, operations in (("group", group, "Read"), ("transactional id", transaction, "Write and Describe")):
         if (kind == "group") or settings.delivery == "exactly_once":

@@ -223,6 +223,11 @@ class Settings(Section):
         """Full name of one of topology's topics: `events` → `bullmq.events.v1`."""
         return topology.full_name(self.kafka.topic_prefix, name)
 
+    @property
+    def bridge_transactional_id(self) -> str:
+        """Under which the bridge writes, and fences an older one: `<kafka.topic_prefix>.<bridge.id>`."""
+        return f"{self.kafka.topic_prefix}.{self.bridge.id}"
+
     def loaded_from(self, origins: Mapping[str, str], warnings: Sequence[str]) -> None:
         """Remember where each value that was given came from, by its key, and what looked odd."""
         self._origins = origins

@@ -69,7 +69,7 @@ async def test_an_unknown_error_after_a_takeover_leaves_the_newer_one_in_place(s
         await publisher._publish(chunk(2))
     (other,) = others
     await other.begin_transaction()
-    await other.send_and_wait(f"{setup.prefix}.health.v1", b"of the newer", partition=0)
+    await other.send_and_wait(topology.full_name(setup.prefix, topology.HEALTH), b"of the newer", partition=0)
     await other.commit_transaction()
     records = await setup.read(topology.HEALTH, enough=lambda r: len(r) >= 2)
     assert [record.value for record in records] == [b"1", b"of the newer"]
