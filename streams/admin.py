@@ -79,6 +79,23 @@ async def cluster(settings: Settings) -> AsyncIterator[Cluster]:
         await client.close()
 
 
+async def record_limits(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
+    """`max.message.bytes` of topics (by their short names), which bounds a batch, overhead included.
+
+    A topic that does not exist or may not be described is left out. Raises KafkaError, OSError, TimeoutError.
+    """
+    limits = {}
+    async with cluster(settings) as connected:
+        for topic in topics:
+            try:
+                found = await connected.describe([settings.topic(topic)])
+            except TopicError:
+                continue
+            if found:
+                limits[topic] = int(found[settings.topic(topic)].config["max.message.bytes"])
+    return limits
+
+
 class Cluster:
     """What the commands need of a cluster. All methods raise KafkaError, OSError or TimeoutError when it is gone."""
 

@@ -63,7 +63,7 @@ def test_names_labels_and_units_are_those_of_prometheus():
         assert bool(metric.buckets) == (metric.kind == "histogram")
         assert list(metric.buckets) == sorted(set(metric.buckets))
         assert not set(metric.labels) & {"job", "job_id", "id"}
-    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    assert len({(metric.role, metric.name) for metric in METRICS}) == len(METRICS)
 
 
 def test_counters_gauges_and_histograms_are_exposed():

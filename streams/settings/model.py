@@ -118,6 +118,8 @@ class Source(Section):
     """Queues not to read, as glob patterns; wins over `queues`."""
     discover_interval_s: Seconds = 10
     """How often new queues are looked for."""
+    allow_replica: bool = False
+    """Read from a server that is no master too. It lags, so no job is called stuck or gone by what it says."""
 
 
 class Bridge(Section):
@@ -127,6 +129,8 @@ class Bridge(Section):
     """Names the checkpoints and the transactional id: two bridges with one id fence each other."""
     buffer_bytes: Annotated[int, Field(ge=1 << 20)] = 268_435_456
     """Bound of the entries read and not yet on Kafka; when full, the reader waits."""
+    max_text_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 65_536
+    """Longest error or other text that is taken over whole; payloads and results are no texts."""
     enrich: bool = True
     """Whether each entry gets its job's hash; false publishes the entries only."""
     start: Literal["beginning", "end"] = "beginning"
@@ -146,8 +150,8 @@ class Worker(Section):
     """How long a finished job's row is kept."""
     verify_after_s: Seconds = 600
     """An unfinished job that nothing was heard of for so long is looked at in Redis."""
-    verify_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 200
-    """Most such looks per second and partition."""
+    verify_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2000
+    """Most such looks per second, of the whole worker."""
     http_port: Port = 9402
     """Port of `/metrics`, `/livez`, `/readyz`; 0 = off."""
 
@@ -159,6 +163,8 @@ class FailedAlert(Section):
     """Whether the alert is raised."""
     severity: Annotated[str, Field(min_length=1)] = "error"
     """The severity that the alert carries."""
+    resolve_after_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 86_400
+    """An alert that nobody retries or removes ends after so long; 0 = never."""
 
 
 class StuckAlert(Section):
