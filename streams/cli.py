@@ -199,6 +199,26 @@ def status(
     _run(command.overview(settings, None if queue is None else (name, queue), as_json=json))
 
 
+@app.command()
+def snapshot(
+    ctx: typer.Context,
+    source: Annotated[str | None, typer.Option("--source", help="Only queues of this source.")] = None,
+    queue: Annotated[str, typer.Option("--queue", metavar="PATTERN", help="Only queues that match.")] = "*",
+    wait: Annotated[bool, typer.Option(help="Wait until the workers have compared all partitions.")] = True,
+    timeout: Annotated[float, typer.Option(min=1, max=86_400, help="Give up after so many seconds.")] = 300,
+    config: Files = None,
+    json: Json = False,
+) -> None:
+    """Compare queues with the table: every job in Redis is looked at, and every row that has none is closed.
+
+    Bridge and workers do it; this asks them through Kafka. Exits with 1 after --timeout, naming what is missing.
+    """
+    settings = _settings(ctx, config)
+    from streams.commands import snapshot as command
+
+    _run(command.snapshot(settings, source, queue, wait=wait, timeout_s=timeout, as_json=json))
+
+
 class Topic(StrEnum):
     """Topics that `tail` reads."""
 
