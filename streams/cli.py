@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Coroutine
@@ -101,6 +102,12 @@ def source_of(settings: Settings, given: str | None) -> str:
     return next(iter(settings.sources)) if len(settings.sources) == 1 else "default"
 
 
+def _number(value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("must be a number")
+    return value
+
+
 def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
     """Run to the end and exit with the result. Ctrl-C, where the work does not handle it, ends with 130."""
     try:
@@ -155,7 +162,10 @@ def demo(
     ctx: typer.Context,
     config: Files = None,
     seconds: Annotated[
-        float | None, typer.Option(min=1, help="End by itself, so long after the first job, and judge what was seen.")
+        float | None,
+        typer.Option(
+            min=1, callback=_number, help="End by itself, so long after the first job, and judge what was seen."
+        ),
     ] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Run on Docker Compose.")] = False,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka to use.")] = None,
@@ -205,7 +215,9 @@ def snapshot(
     source: Annotated[str | None, typer.Option("--source", help="Only queues of this source.")] = None,
     queue: Annotated[str, typer.Option("--queue", metavar="PATTERN", help="Only queues that match.")] = "*",
     wait: Annotated[bool, typer.Option(help="Wait until the workers have compared all partitions.")] = True,
-    timeout: Annotated[float, typer.Option(min=1, max=86_400, help="Give up after so many seconds.")] = 300,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=86_400, callback=_number, help="Give up after so many seconds.")
+    ] = 300,
     config: Files = None,
     json: Json = False,
 ) -> None:

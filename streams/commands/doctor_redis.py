@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from redis.exceptions import ResponseError
+
 from streams.bridge import bullmq
 from streams.bridge.link import Away, Link
 from streams.commands import doctor_queues
 from streams.commands.findings import Finding, Level
+from streams.escape import printable
 from streams.settings import Source
 from streams.settings.url import masked
 
@@ -33,12 +36,20 @@ async def examine(name: str, source: Source) -> list[Finding]:
         await link.connect()
     except (*Away, ValueError, TypeError) as error:
         return [_unreachable(check, url, error)]
+    findings: list[Finding] = []
     try:
-        return [finding async for finding in _examine(check, source, link)]
+        async for finding in _examine(check, source, link):
+            findings.append(finding)  # noqa: PERF401 - those before an error are to be kept
+    except ResponseError as error:
+        remedy = "see what the server's log says; other commands of it were answered"
+        findings.append(
+            Finding("error", check, f"{masked(url)} refuses a command: {printable(str(error), 200)}", remedy)
+        )
     except Away as error:
-        return [_unreachable(check, url, error)]
+        findings.append(_unreachable(check, url, error))
     finally:
         await link.close()
+    return findings
 
 
 def _unreachable(check: str, url: str, error: Exception) -> Finding:
