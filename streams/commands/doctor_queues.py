@@ -17,10 +17,13 @@ from streams.settings import Source
 LEAST_BULLMQ: Final = 4
 DEFAULT_ENTRIES: Final = 10_000
 NEARLY_NOTHING: Final = 100
+LONGEST_NAME_BYTES: Final = 1_000
+"""Kafka's keys, label values and log lines all carry a queue's name."""
 _SHOWN: Final = 5
+_LONGEST_SHOWN: Final = 200
 _AT_ONCE: Final = 500
 _REMEDIES: Final = {
-    "bad_name": "give the queue a name that is UTF-8; its jobs cannot be named on Kafka",
+    "bad_name": "give the queue a name that is UTF-8 and has at most 1,000 bytes: it stands in keys on Kafka",
     "wrong_type": "another program uses the key: rename it there, or leave the queue out by exclude",
     "no_permission": "give the user the right to read these keys, or leave the queue out by exclude",
     "unreadable": "see what Redis says, or leave the queue out by exclude",
@@ -58,12 +61,11 @@ async def open_all(source: Source, link: Link) -> Opened:
     """Find and open every queue as the bridge does: one that cannot be opened is put aside, the others go on."""
     opened = Opened()
     names = []
-    for name in sorted(await _candidates(source, link)):
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            shown = bullmq.raw(name).decode("utf-8", "backslashreplace")
-            opened.refused.setdefault("bad_name", []).append((printable(shown), "the name is not UTF-8"))
+    for name in sorted(await discovery.find(link, source.prefix, source.queues, source.exclude)):
+        wrong = bad_name(name)
+        if wrong:
+            shown = printable(bullmq.raw(name).decode("utf-8", "backslashreplace"), _LONGEST_SHOWN)
+            opened.refused.setdefault("bad_name", []).append((shown, wrong))
         else:
             names.append(name)
     for start in range(0, len(names), _AT_ONCE):
@@ -75,18 +77,13 @@ async def open_all(source: Source, link: Link) -> Opened:
     return opened
 
 
-async def _candidates(source: Source, link: Link) -> set[str]:
-    """Queues by their names as Redis has them, whatever bytes those are."""
-    found: set[str] = set()
-    cursor = "0"
-    while True:
-        cursor, keys = await link.call(
-            b"SCAN", cursor.encode(), b"MATCH", bullmq.meta_pattern(source.prefix), b"COUNT", b"1000"
-        )
-        names = (bullmq.queue_of_meta(source.prefix, key) for key in keys)
-        found.update(name for name in names if name and discovery.wanted(name, source.queues, source.exclude))
-        if cursor == "0":
-            return found
+def bad_name(name: str) -> str:
+    """What is wrong with a queue's name; empty where nothing is."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "the name is not UTF-8"
+    return f"the name has {size:,} bytes" if size > LONGEST_NAME_BYTES else ""
 
 
 def _judge(opened: Opened, name: str, replies: list[Any]) -> None:
@@ -100,7 +97,7 @@ def _judge(opened: Opened, name: str, replies: list[Any]) -> None:
         opened.queues.append(name)
     else:
         said = f"{type(error).__name__}: {error}"
-        opened.refused.setdefault(reason_of(error), []).append((printable(name), printable(said, 200)))
+        opened.refused.setdefault(reason_of(error), []).append((printable(name), printable(said, _LONGEST_SHOWN)))
 
 
 def reason_of(error: Exception) -> str:

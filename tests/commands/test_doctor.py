@@ -181,13 +181,14 @@ def test_refused_queues_are_named_and_the_others_examined(settings, client, user
     client.hset(f"{prefix}:good:meta", mapping={"version": "bullmq:5.81.5", "opts.maxLenEvents": "0"})
     with redis.Redis.from_url(settings["SOURCES__DEFAULT__URL"]) as raw:
         raw.hset(prefix.encode() + b":caf\xe9:meta", "version", "bullmq:5.81.5")
+        raw.hset(prefix.encode() + b":" + b"long" * 300 + b":meta", "version", "bullmq:5.81.5")
     names = ("cache", "list", "events", "evil*", "good", "caf*")
     login = user(*(f"%R~{prefix}:{name}:*" for name in names), *READ_ONLY)
     found = findings(code=1, **as_user(settings, login))
     errors = " | ".join(messages(found, "error"))
     assert "the bridge refuses 4 queues (wrong_type): cache, events, evil\\x1b[31m\\n, list; " in errors
     assert "the bridge refuses 1 queue (no_permission): secret; " in errors
-    assert "the bridge refuses 1 queue (bad_name): caf\\xe9; the name is not UTF-8" in errors
+    assert "the bridge refuses 2 queues (bad_name): caf\\xe9, longlong" in errors
     assert any("1 queue: good" in message for message in messages(found, "ok"))
     assert any("keeps next to nothing (100 entries or less) in: good" in m for m in messages(found, "warning"))
 
