@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Coroutine
@@ -101,6 +102,12 @@ def source_of(settings: Settings, given: str | None) -> str:
     return next(iter(settings.sources)) if len(settings.sources) == 1 else "default"
 
 
+def _number(value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("must be a number")
+    return value
+
+
 def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
     """Run to the end and exit with the result. Ctrl-C, where the work does not handle it, ends with 130."""
     try:
@@ -155,7 +162,10 @@ def demo(
     ctx: typer.Context,
     config: Files = None,
     seconds: Annotated[
-        float | None, typer.Option(min=1, help="End by itself, so long after the first job, and judge what was seen.")
+        float | None,
+        typer.Option(
+            min=1, callback=_number, help="End by itself, so long after the first job, and judge what was seen."
+        ),
     ] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Run on Docker Compose.")] = False,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka to use.")] = None,
@@ -197,6 +207,28 @@ def status(
     if queue is not None and job_id is not None:
         _run(command.job(settings, name, queue, job_id, as_json=json))
     _run(command.overview(settings, None if queue is None else (name, queue), as_json=json))
+
+
+@app.command()
+def snapshot(
+    ctx: typer.Context,
+    source: Annotated[str | None, typer.Option("--source", help="Only queues of this source.")] = None,
+    queue: Annotated[str, typer.Option("--queue", metavar="PATTERN", help="Only queues that match.")] = "*",
+    wait: Annotated[bool, typer.Option(help="Wait until the workers have compared all partitions.")] = True,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=86_400, callback=_number, help="Give up after so many seconds.")
+    ] = 300,
+    config: Files = None,
+    json: Json = False,
+) -> None:
+    """Compare queues with the table: every job in Redis is looked at, and every row that has none is closed.
+
+    Bridge and workers do it; this asks them through Kafka. Exits with 1 after --timeout, naming what is missing.
+    """
+    settings = _settings(ctx, config)
+    from streams.commands import snapshot as command
+
+    _run(command.snapshot(settings, source, queue, wait=wait, timeout_s=timeout, as_json=json))
 
 
 class Topic(StrEnum):
