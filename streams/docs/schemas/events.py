@@ -8,7 +8,6 @@ from pydantic import Field
 
 from streams.docs.schemas.words import Ms, Place, Shape, StreamId
 
-
 Epoch = Annotated[int, Field(ge=0)]
 
 
