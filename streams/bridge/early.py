@@ -10,8 +10,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from streams.bridge import bullmq
+from streams.bridge.ids import START, Id, parse_id
 from streams.bridge.looks import HEAD_WIDTH, read_head
-from streams.bridge.stream import START, Id, Known, parse_id
+from streams.bridge.stream import Known
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:

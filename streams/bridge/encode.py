@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from streams import topology, wire
 from streams.bridge import bullmq
-from streams.bridge.stream import Entry, Look, Raw, Stream, fields_of, format_id
+from streams.bridge.ids import format_id
+from streams.bridge.stream import Entry, Look, Raw, Stream, fields_of
 from streams.core.job import partition_of
 
 if TYPE_CHECKING:

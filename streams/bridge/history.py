@@ -6,11 +6,12 @@ deletion begin another one, and nothing in the stream says so. Which signs are c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 from zlib import crc32
 
-from streams.bridge.stream import START, Id, format_id, parse_id
+from streams.bridge.ids import START, Id, format_id, parse_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -155,15 +156,14 @@ def _standing(kept: Kept, past: Past, now: Now) -> Cause:
         return "same"
     if _is_behind(kept, past, now):
         return "behind"
-    same_run = _is_same_run(kept, now.server)
-    certain = same_run or _is_contained(kept, past, now.server)
+    certain = _is_same_run(kept, now.server) or _is_contained(kept, past, now.server)
     if now.last is None:
         return "reset" if certain else "failover"
     sign = now.signs.get(past.at)
     if sign is not None:
         if past.sign is None or sign == past.sign:
             return "same"
-        return "reset" if same_run else "failover"
+        return "reset" if certain else "failover"
     if _ought_to_be_there(past, now):
         return "reset" if certain else "failover"
     if not certain:
@@ -220,10 +220,13 @@ def _parted(kept: Kept, now: Now, cause: Cause) -> Verdict:
 def _newest_common(kept: Kept, now: Now) -> Past | None:
     common = None
     for past in kept.trail:
-        if _is_contained(kept, past, now.server) or now.signs.get(past.at) == past.sign:
+        sign = now.signs.get(past.at)
+        if sign is not None and sign == past.sign:
             common = past
-        elif now.first is not None and past.at >= now.first:
+        elif sign is not None or (now.first is not None and past.at >= now.first):
             break
+        elif _is_contained(kept, past, now.server):
+            common = past  # trimmed meanwhile
     return common
 
 
@@ -293,22 +296,54 @@ def offset_of(samples: Iterable[Sampled], at: Id) -> int | None:
     return next((offset for upto, offset in samples if upto >= at), None)
 
 
-def put_together(run_id: str, replid: str, position: Past, tail: Past, trail: str, samples: Sequence[Sampled]) -> Kept:
-    """What is remembered of a stream. `position` and `tail` come without offsets, the trail without ordinals.
+@dataclass(slots=True)
+class Memory:
+    """What is remembered of one stream, up to what was handed on: `position`, and its `ordinal`.
 
-    A trail that does not end at the position says nothing about it.
+    `server` is the one it was read from; `samples` are (last entry read, the server's offset then).
     """
-    entries = trail_of(trail)
-    if not entries or entries[-1][0] != position.at:
-        entries = []
-    oldest = None if position.ordinal is None else position.ordinal - len(entries) + 1
-    pasts = tuple(
-        Past(at, sign, None if oldest is None else oldest + number, offset_of(samples, at))
-        for number, (at, sign) in enumerate(entries)
-    )
-    handed = pasts[-1] if pasts else _sampled(position, samples)
-    return Kept(run_id, replid, handed, handed if tail.at == position.at else _sampled(tail, samples), pasts)
 
+    server: Server = field(default_factory=Server)
+    position: Id = START
+    ordinal: int | None = None
+    trail: str = ""
+    samples: deque[Sampled] = field(default_factory=lambda: deque(maxlen=KEPT_OFFSETS))
 
-def _sampled(past: Past, samples: Sequence[Sampled]) -> Past:
-    return Past(past.at, past.sign, past.ordinal, offset_of(samples, past.at))
+    def hand_on(self, position: Id, ordinal: int | None, entries: Iterable[tuple[Id, int]], hole: Id | None) -> None:
+        """These (id, sign) were handed on, up to `position`; `hole`: before this id some were lost."""
+        self.trail = extended(self.trail, entries)
+        if hole is not None:
+            self.trail = cut(self.trail, hole)
+        self.position, self.ordinal = position, ordinal
+
+    def sample(self, upto: Id, offset: int) -> None:
+        """All up to here had been read when the server was at this offset."""
+        if offset and (not self.samples or upto > self.samples[-1][0]):
+            self.samples.append((upto, offset))
+
+    def begin(self, verdict: Verdict, server: Server) -> None:
+        """Go on as the verdict says; what was remembered of entries beyond is forgotten."""
+        shared = [entry for entry in trail_of(self.trail) if entry[0] <= verdict.common]
+        self.trail = extended("", shared if verdict.resume == verdict.common else ())
+        self.samples.clear()
+        self.server, self.position, self.ordinal = server, verdict.resume, verdict.ordinal
+
+    def kept(self, tail: Past) -> Kept:
+        """What a verdict needs. `tail` = the last entry read, without its offset.
+
+        A trail that does not end at the position says nothing about it.
+        """
+        entries = trail_of(self.trail)
+        if not entries or entries[-1][0] != self.position:
+            entries = []
+        oldest = None if self.ordinal is None else self.ordinal - len(entries) + 1
+        trail = tuple(
+            Past(at, sign, None if oldest is None else oldest + number, offset_of(self.samples, at))
+            for number, (at, sign) in enumerate(entries)
+        )
+        position = trail[-1] if trail else self._sampled(Past(self.position, None, self.ordinal))
+        tail = position if tail.at == self.position else self._sampled(tail)
+        return Kept(self.server.run_id, self.server.replid, position, tail, trail)
+
+    def _sampled(self, past: Past) -> Past:
+        return replace(past, offset=offset_of(self.samples, past.at))

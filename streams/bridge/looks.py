@@ -7,8 +7,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from streams.bridge import bullmq
-from streams.bridge.stream import START, Id, Look, Stream, parse_id
-from streams.bridge.walk import Walk
+from streams.bridge.ids import START, Id, parse_id
+from streams.bridge.stream import Look, Stream
+from streams.bridge.walk import Begin, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ class Head:
     paused: bool
     paused_list: bool
     observed_at: int
+    first: Id | None = None
+    deleted: Id = START
 
 
 def read_head(replies: list[Any]) -> Head:
@@ -45,8 +48,18 @@ def read_head(replies: list[Any]) -> Head:
     last = info["last-entry"]
     after = parse_id(last[0]) if last else START
     at = parse_id(info["last-generated-id"])
-    added = info.get("entries-added")
-    return Head(at, after, added, info["length"], paused is not None, bool(paused_list), observed_at)
+    first = info["first-entry"]
+    return Head(
+        at,
+        after,
+        info.get("entries-added"),
+        info["length"],
+        paused is not None,
+        bool(paused_list),
+        observed_at,
+        parse_id(first[0]) if first else None,
+        parse_id(info.get("max-deleted-entry-id", "0-0")),
+    )
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,7 +81,7 @@ def asks(stream: Stream, now_s: float) -> Iterator[Ask]:
     for walk in stream.walks:
         if walk.ids:
             ids = list(islice(walk.ids, _PER_TURN))
-            yield _ask_jobs(stream, dict.fromkeys(ids, walk.reason), _advance(walk, len(ids)))
+            yield _ask_jobs(stream, dict.fromkeys(ids, walk.reason), _advance(walk, len(ids)), walk.request)
         elif walk.places:
             yield _ask_page(stream, walk)
 
@@ -98,7 +111,7 @@ def _advance(walk: Walk, count: int) -> Callable[[], None]:
     return advance
 
 
-def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], None]) -> Ask:
+def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], None], request: str | None = None) -> Ask:
     commands = list(stream.keys.head)
     for job_id in wanted:
         commands.extend(stream.keys.probe(bullmq.raw(job_id)))
@@ -111,6 +124,8 @@ def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], Non
             _look(head, newest, job_id, reason, replies[at : at + bullmq.PROBE_WIDTH])
             for at, (job_id, reason) in zip(starts, wanted.items(), strict=True)
         ]
+        for look in looks:
+            look.request = request
         answered()
         return looks
 
@@ -126,6 +141,8 @@ def _ask_page(stream: Stream, walk: Walk) -> Ask:
         place, ids = walk.turn([] if isinstance(elements, Exception) else elements)
         walk.jobs += len(ids)
         if walk.looks:
+            if walk.begin is None:
+                walk.begin = Begin(stream.epoch, stand(head, newest)[0], head.observed_at)
             walk.ids.extend(ids)
             return []
         return [_placed(head, newest, job_id, walk.reason, place) for job_id in ids]

@@ -17,7 +17,7 @@ from streams.bridge.link import Away
 from streams.bridge.looks import Ask, asks
 from streams.bridge.publish import Chunk
 from streams.bridge.stream import Entry, Stream
-from streams.bridge.walk import pause_walk
+from streams.bridge.walk import FAILOVER, GAP, pause_walk
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -109,21 +109,18 @@ class Pump:
             plan.append((stream, taken, Enrichment(stream, items)))
             plan.extend((stream, taken, ask) for ask in asks(stream, time.monotonic()))
         answers = await self._link.multi([asked.commands for _, _, asked in plan])
-        for (stream, taken, asked), replies in zip(plan, answers, strict=True):
+        for (stream, _, asked), replies in zip(plan, answers, strict=True):
             if isinstance(asked, Ask):
                 sequencer.add_looks(stream, asked.read(replies))
             else:
-                self._mark(stream, asked.apply(replies), taken)
+                self._mark(stream, asked.apply(replies))
         for stream, taken in turn:
             sequencer.place(stream, taken)
 
     @staticmethod
-    def _mark(stream: Stream, head: Head, taken: Taken) -> None:
-        if head.added is None:
-            return
-        gap = sequencer.mark(stream, head.at, head.added, paused=head.paused)
-        if gap is not None:
-            taken.gaps.append(gap)
+    def _mark(stream: Stream, head: Head) -> None:
+        if head.added is not None:
+            sequencer.mark(stream, head.at, head.added, paused=head.paused)
 
     async def _hand_over(self, turn: list[tuple[Stream, Taken]]) -> None:
         chunk = Chunk()
@@ -131,6 +128,7 @@ class Pump:
             self._encode(stream, taken, chunk)
             self._health.gaps(stream, taken.gaps, chunk)
             self._walk_on(stream, taken, chunk)
+            sequencer.hand_on(stream, taken)
             self._cover(stream, chunk)
         self._health.beat(self._streams.values(), chunk)
         if chunk.records or chunk.checkpoints:
@@ -173,12 +171,8 @@ class Pump:
         self._metrics.set("bridge_source_lag_seconds", max(behind_s, 0.0), labels)
 
     def _walk_on(self, stream: Stream, taken: Taken, chunk: Chunk) -> None:
-        """Tell how far a snapshot has come, end walks that are over, begin the one that a pause asks for."""
-        for walk in [walk for walk in stream.walks if walk.looks]:
-            self._health.snapshot(stream, walk, chunk)
-        over = [walk for walk in stream.walks if walk.over and not stream.looks]
-        if any(walk.looks for walk in over):
-            stream.snapshot = "done"
+        """End walks that are over, begin the one that a pause asks for, and the comparison that is due."""
+        over = [walk for walk in stream.walks if not walk.looks and walk.over and not stream.looks]
         if over:
             stream.walks = [walk for walk in stream.walks if walk not in over]
             stream.dirty = True
@@ -186,3 +180,23 @@ class Pump:
             stream.walks = [walk for walk in stream.walks if walk.looks]
             stream.walks.append(pause_walk(paused=taken.pause_changes[-1]))
             stream.dirty = True
+        self._compare(stream, taken, chunk)
+
+    def _compare(self, stream: Stream, taken: Taken, chunk: Chunk) -> None:
+        comparisons = stream.comparisons
+        running = comparisons.running
+        if running is not None:
+            finished = running.is_settled(stream.position, stream.looks[-1].after if stream.looks else None)
+            self._health.comparison(stream, running, chunk, finished=finished)
+            if finished:
+                stream.walks.remove(running)
+                comparisons.end(time.monotonic())
+                stream.dirty = True
+        for gap in taken.gaps:
+            comparisons.ask(GAP if gap.cause in ("trimmed", "reset") else FAILOVER)
+            stream.dirty = True
+        if comparisons.is_due(time.monotonic()):
+            walk = comparisons.begin()
+            stream.walks.append(walk)
+            for reason in set(walk.requests.values()):
+                self._metrics.inc("bridge_snapshots_total", 1, {"reason": reason})

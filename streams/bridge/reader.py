@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from streams.bridge import bullmq
-from streams.bridge.stream import Raw, Stream, fields_of, format_id, parse_id, size_bytes
+from streams.bridge.ids import format_id, parse_id
+from streams.bridge.stream import Raw, Stream, fields_of, size_bytes
 
 if TYPE_CHECKING:
     from streams.bridge.buffer import Buffer

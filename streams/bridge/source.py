@@ -14,9 +14,9 @@ from streams.bridge.link import Away, Link
 from streams.bridge.looks import read_head
 from streams.bridge.pump import Pump
 from streams.bridge.reader import Reader
-from streams.bridge.stream import Stream, parse_id
+from streams.bridge.stream import Stream
 from streams.bridge.tasks import run_beside
-from streams.bridge.walk import pause_walk, snapshot_walk
+from streams.bridge.walk import FIRST_SIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,23 +105,19 @@ class Source:
         config = self._config
         if not self._run_id:
             self._run_id = bullmq.run_id(await self._finding.call(b"INFO", b"server"))
-            for stream in self._streams.values():
-                stream.run_id = self._run_id
         found = await discovery.find(self._finding, config.prefix, config.queues, config.exclude)
         for queue in sorted(found - self._streams.keys()):
             await self._open(queue)
         return True
 
     async def _open(self, queue: str) -> None:
-        stream = Stream(self.name, queue, Keys(self._config.prefix, queue), run_id=self._run_id)
+        stream = Stream(self.name, queue, Keys(self._config.prefix, queue))
         (replies,) = await self._finding.multi([stream.keys.head])
         known = self._known.get(checkpoint.key_of(self._settings.bridge.id, self.name, queue))
         if known is None:
             await self._first_sight(stream, read_head(replies))
         else:
-            resume(stream, known)
-        if stream.snapshot == "pending":
-            stream.walks.append(snapshot_walk())
+            checkpoint.resume(stream, known)
         self._streams[queue] = stream
         self._pump.add(stream)
         self._reader.add(stream)
@@ -130,7 +126,8 @@ class Source:
     async def _first_sight(self, stream: Stream, head: Head) -> None:
         stream.paused = head.paused
         stream.dirty = True
-        stream.snapshot = "pending" if self._settings.bridge.snapshot else "done"
+        if self._settings.bridge.snapshot:
+            stream.comparisons.ask(FIRST_SIGHT)
         if self._settings.bridge.start == "end":
             stream.position = stream.read_to = stream.settled = head.at
             stream.ordinal = head.added or 0
@@ -149,13 +146,3 @@ class Source:
             }
         self._health.due = True
         return bool(streams)
-
-
-def resume(stream: Stream, known: Checkpoint) -> None:
-    """Go on where the checkpoint says."""
-    stream.position = stream.read_to = stream.settled = parse_id(known.position)
-    stream.ordinal = known.entries_added
-    stream.paused = known.paused
-    stream.snapshot = known.snapshot
-    if known.pausing is not None:
-        stream.walks.append(pause_walk(paused=known.pausing == "pause"))

@@ -6,26 +6,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from streams.bridge.history import Memory
+from streams.bridge.ids import START, Id
+from streams.bridge.walk import Comparisons
 from streams.core.job import escape
 
 if TYPE_CHECKING:
     from streams.bridge.bullmq import Keys
     from streams.bridge.walk import Walk
 
-Id = tuple[int, int]
-START: Id = (0, 0)
 Raw = tuple[str, list[str]]
-
-
-def parse_id(text: str) -> Id:
-    """`ms-seq` as two ints, which compare as the stream orders."""
-    ms, _, seq = text.partition("-")
-    return int(ms), int(seq or 0)
-
-
-def format_id(at: Id) -> str:
-    """The inverse of `parse_id`."""
-    return f"{at[0]}-{at[1]}"
 
 
 def fields_of(entry: Raw) -> dict[str, str]:
@@ -73,6 +63,7 @@ class Look:
     due_at: int | None = None
     lock_ttl_ms: int | None = None
     job: Any = None
+    request: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,11 +76,15 @@ class Known:
 
 @dataclass(slots=True, frozen=True)
 class Mark:
-    """What was true when entry `at` was the stream's last: number of entries ever added, queue paused."""
+    """What was true when entry `at` was the stream's last: number of entries ever added, queue paused.
+
+    `final`: of what lies between the last entry read and `at`, nothing can be read any more.
+    """
 
     at: Id
     added: int | None
     paused: bool
+    final: bool = False
 
 
 Item = Entry | Look
@@ -102,7 +97,8 @@ class Stream:
     `position` = the last entry handed on; `read_to` = the last one read; `taken_bytes` = size of what was handed
     on since the last turn; `ordinal` = how many entries the
     stream had ever got when the one at `position` was its last (None: not known yet); `settled` = the
-    position up to which that has been compared with Redis.
+    position up to which that has been compared with Redis. `epoch` counts the histories; `unsure`: it has to be judged
+    again which one this is, and till then nothing read counts. `observed_at` = of the newest look.
     """
 
     source: str
@@ -113,8 +109,10 @@ class Stream:
     ordinal: int | None = None
     settled: Id = START
     paused: bool = False
-    run_id: str = ""
-    snapshot: str = "done"
+    epoch: int = 0
+    memory: Memory = field(default_factory=Memory)
+    unsure: bool = False
+    observed_at: int = 0
     buffer: deque[Raw] = field(default_factory=deque)
     buffered_bytes: int = 0
     taken_bytes: int = 0
@@ -123,12 +121,12 @@ class Stream:
     marks: deque[Mark] = field(default_factory=deque)
     wanted: dict[str, str] = field(default_factory=dict)
     walks: list[Walk] = field(default_factory=list)
+    comparisons: Comparisons = field(default_factory=Comparisons)
     early: dict[str, Known] = field(default_factory=dict)
     early_bytes: int = 0
     entries_read: int = 0
     entries_lost: int = 0
     counts: dict[str, int] = field(default_factory=dict)
-    rewound: bool = False
     dirty: bool = False
 
     @property
@@ -144,12 +142,13 @@ class Stream:
     @property
     def ready(self) -> bool:
         """Whether a turn now would get on; looks that wait for entries wait for the reader."""
-        return bool(self.buffer or ((self.wanted or self.walks) and not self.looks))
+        return bool(self.unsure or self.buffer or ((self.wanted or self.walks) and not self.looks))
 
     @property
     def busy(self) -> bool:
         """Whether anything is to be done here, now or later."""
-        return bool(self.buffer or self.looks or self.wanted or self.walks or self.dirty)
+        waiting = self.looks or self.wanted or self.walks or self.comparisons.waiting
+        return bool(self.unsure or self.buffer or waiting or self.dirty)
 
     @property
     def pausing(self) -> str | None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.bridge import history
-from streams.bridge.history import Kept, Now, Past, Server, Verdict, judge
-from streams.bridge.stream import START, Id
+from streams.bridge.history import Kept, Memory, Now, Past, Server, Verdict, judge
+from streams.bridge.ids import START, Id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +79,9 @@ SCENARIOS = {
     "no persistence, three new ones": (known(LONE, offset=0), says(STRANGER, range(20, 23), added=3), "failover", 10),
     "clean promotion, trimmed meanwhile": (known(), says(OTHER, range(20, 31), added=30), "trimmed", 10),
     "lagged, trimmed meanwhile": (known(), says(BEHIND, range(20, 31), added=30), "failover", 10),
+    "promoted just without it, trimmed meanwhile": (
+        known(), says(replace(OTHER, second_offset=1000), range(20, 31), added=30), "failover", 9,
+    ),
     "trimmed on the same server": (known(), says(A, range(20, 31), added=30), "trimmed", 10),
     "trimmed to nothing": (known(), says(A, range(0), added=10, last=10), "trimmed", 10),
     "FLUSHALL, then three": (known(), says(A, range(20, 23), added=3), "reset", 0),
@@ -207,11 +210,11 @@ class Model:
     def kept(self) -> Kept:
         """Everything has been read up to now."""
         self.undone_since = self.deleted_since = False
-        trail = history.extended("", self.entries)
-        count = len(self.entries)
-        last = Past(self.entries[-1][0], None, count) if self.entries else Past(START)
-        samples = [(last.at, self.server.offset)]
-        return history.put_together(self.server.run_id, self.server.replid, last, last, trail, samples)
+        memory = Memory(self.server)
+        last = self.entries[-1][0] if self.entries else START
+        memory.hand_on(last, len(self.entries), self.entries, None)
+        memory.sample(last, self.server.offset)
+        return memory.kept(Past(last))
 
     def now(self) -> Now:
         there = self.entries[self.trimmed :]
@@ -295,16 +298,32 @@ def test_behind_a_hole_the_trail_begins_anew(ids, at):
     assert history.trail_of(trail) == ([e for e in entries if e[0] > upto][-64:] or entries[-1:])
 
 
-def test_put_together():
-    trail = history.extended("", [((n, 0), n) for n in (1, 2, 3)])
-    samples = [((2, 0), 20), ((4, 0), 40)]
-    kept = history.put_together("a", "ra", Past((3, 0), None, 30), Past((4, 0), 4, 31), trail, samples)
+def test_what_is_remembered():
+    memory = Memory(A)
+    memory.hand_on((3, 0), 30, [((n, 0), n) for n in (1, 2, 3)], None)
+    memory.sample((2, 0), 20)
+    memory.sample((2, 0), 25)
+    memory.sample((4, 0), 0)
+    memory.sample((4, 0), 40)
+    kept = memory.kept(Past((4, 0), 4, 31))
     assert kept.trail == (Past((1, 0), 1, 28, 20), Past((2, 0), 2, 29, 20), Past((3, 0), 3, 30, 40))
-    assert (kept.position, kept.tail) == (kept.trail[-1], Past((4, 0), 4, 31, 40))
-    elsewhere = history.put_together("a", "ra", Past((5, 0)), Past((5, 0)), trail, samples)
-    assert elsewhere == Kept("a", "ra", Past((5, 0)), Past((5, 0)), ())
-    unnumbered = history.put_together("a", "ra", Past((3, 0)), Past((3, 0)), trail, [])
-    assert [past.ordinal for past in unnumbered.trail] == [None] * 3
+    assert (kept.run_id, kept.position, kept.tail) == ("a", kept.trail[-1], Past((4, 0), 4, 31, 40))
+    memory.hand_on((5, 0), None, [], None)
+    assert memory.kept(Past((5, 0))) == Kept("a", "ra", Past((5, 0)), Past((5, 0)), ())
+    memory.hand_on((6, 0), None, [((6, 0), 6)], None)
+    assert [past.ordinal for past in memory.kept(Past((6, 0))).trail] == [None] * 4
+    memory.hand_on((9, 0), 9, [((n, 0), n) for n in (8, 9)], (8, 0))
+    assert [past.at for past in memory.kept(Past((9, 0))).trail] == [(9, 0)]
+
+
+def test_what_was_undone_is_forgotten():
+    memory = Memory(A)
+    memory.hand_on((3, 0), 30, [((n, 0), n) for n in (1, 2, 3)], None)
+    memory.sample((3, 0), 20)
+    memory.begin(Verdict("failover", (2, 0), (2, 0), 29, 1), OTHER)
+    assert memory.kept(Past((2, 0))).trail == (Past((1, 0), 1, 28), Past((2, 0), 2, 29))
+    memory.begin(Verdict("failover", (2, 0), START, None), OTHER)
+    assert memory == Memory(OTHER, (2, 0))
 
 
 def test_a_sign_tells_event_and_job_apart():

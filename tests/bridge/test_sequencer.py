@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from streams.bridge import sequencer
 from streams.bridge.bullmq import Keys
+from streams.bridge.ids import START, Id, format_id, parse_id
 from streams.bridge.looks import Head, stand
 from streams.bridge.reader import complete
-from streams.bridge.stream import START, Entry, Id, Item, Look, Raw, Stream, format_id, parse_id
+from streams.bridge.stream import Entry, Item, Look, Raw, Stream
 
 COUNT = 4
 
@@ -83,13 +84,14 @@ class Model:
         for _ in range(reads):
             self.read()
         if head.added is not None:
-            assert sequencer.mark(self.stream, head.at, head.added, paused=head.paused) is None
+            sequencer.mark(self.stream, head.at, head.added, paused=head.paused)
         if free:
             at, after = stand(head, newest)
             assert at == max(head.at, newest)
             look = Look(at, after, "1", "probe", head.observed_at, found=True, where=None, queue_paused=head.paused)
             sequencer.add_looks(self.stream, [look])
         sequencer.place(self.stream, taken)
+        sequencer.hand_on(self.stream, taken)
         self.out.extend(taken.items)
         self.lost += sum(gap.lost or 0 for gap in taken.gaps)
 
@@ -172,23 +174,45 @@ def stream(**known: object) -> Stream:
     return Stream("s", "q", Keys("bull", "q"), **known)  # type: ignore[arg-type]
 
 
-def test_a_stream_that_began_anew_is_a_reset_and_no_loss():
-    own = stream(position=(5, 0), read_to=(5, 0), ordinal=100)
-    sequencer.mark(own, (9, 0), 1, paused=False)
-    own.buffer.append(("9-0", ["event", "added", "jobId", "1"]))
-    taken = sequencer.take(own, 10)
-    assert [(gap.cause, gap.lost) for gap in taken.gaps] == [("reset", None)]
-    assert (own.ordinal, own.entries_lost) == (1, 0)
-
-
-def test_ids_that_went_back_are_told_once():
+def test_a_mark_below_the_position_says_nothing():
     own = stream(position=(9, 0), read_to=(9, 0), ordinal=100)
-    gap = sequencer.mark(own, (5, 0), 3, paused=False)
-    assert gap == sequencer.Gap((9, 0), (5, 0), None, "rewound")
-    assert sequencer.mark(own, (6, 0), 4, paused=False) is None
-    assert sequencer.mark(own, (9, 1), 9, paused=False) is None
+    sequencer.mark(own, (5, 0), 3, paused=False)
+    sequencer.mark(own, (9, 1), 100, paused=False)
     sequencer.settle(own, taken := sequencer.Taken(), before=(10, 0))
-    assert (own.ordinal, taken.gaps) == (9, [])
+    assert (own.ordinal, taken.gaps) == (100, [])
+
+
+def test_a_counter_set_back_by_hand_is_no_loss():
+    own = stream(position=(9, 0), read_to=(9, 0), ordinal=100)
+    sequencer.mark(own, (9, 0), 3, paused=False)
+    sequencer.settle(own, taken := sequencer.Taken(), before=None)
+    assert (own.ordinal, taken.gaps) == (3, [])
+
+
+def test_what_can_no_longer_be_read_is_counted_without_another_entry():
+    own = stream(position=(5, 0), read_to=(7, 0), ordinal=5, settled=(5, 0))
+    own.buffer.append(("7-0", ["event", "active", "jobId", "1"]))
+    sequencer.mark(own, (9, 0), 9, paused=True)
+    sequencer.mark(own, (9, 0), 9, paused=True, final=True)
+    sequencer.settle(own, taken := sequencer.Taken(), before=None)
+    assert (own.position, taken.gaps) == ((5, 0), [])
+    taken = sequencer.take(own, 10)
+    assert (own.position, own.read_to, own.ordinal, own.paused) == ((9, 0), (9, 0), 9, True)
+    assert taken.gaps == [sequencer.Gap((5, 0), (9, 0), 3, "trimmed")]
+    assert [item.at for item in taken.items] == [(7, 0)]
+    sequencer.hand_on(own, taken)
+    assert (own.entries_read, own.entries_lost, own.memory.position, own.memory.ordinal) == (1, 3, (9, 0), 9)
+
+
+def test_looks_after_the_servers_clock_went_back_are_newer_all_the_same():
+    own = stream(position=(5, 0))
+    for observed_at in (100, 90, 90, 120):
+        looks = [
+            Look((5, 0), (5, 0), job, "probe", observed_at, found=False, where=None, queue_paused=False)
+            for job in ("1", "2")
+        ]
+        sequencer.add_looks(own, looks)
+    assert [look.observed_at for look in own.looks] == [100, 100, 101, 101, 102, 102, 120, 120]
 
 
 def test_a_look_below_what_was_handed_on_is_refused():
