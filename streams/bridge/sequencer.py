@@ -15,7 +15,7 @@ from streams.bridge.ids import Id, parse_id
 from streams.bridge.stream import Entry, Item, Look, Mark, Raw, Stream, fields_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from streams.bridge.history import Server, Verdict
 
@@ -193,11 +193,11 @@ def tail_of(stream: Stream, taken: Taken) -> Past:
     return Past(parse_id(last[0]), _sign(last), ordinal)
 
 
-def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken) -> Taken:
+def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken, drop: Callable[[Stream], None]) -> Taken:
     """What is left of a turn (which may be empty) after a verdict: all of it, or, in another history, the gap.
 
-    Where the verdict is not to go on as if nothing had happened, what was read and not handed on is dropped, looks
-    are made again, and the reader goes on from `verdict.resume`. The bytes so set free are left in `taken_bytes`.
+    Where the verdict is not to go on as if nothing had happened, what was read and not handed on is thrown away by
+    `drop`, looks are made again, and the reader goes on from `verdict.resume`.
     """
     stream.unsure = False
     if not verdict.begins_epoch and verdict.resume == tail_of(stream, taken).at:
@@ -211,23 +211,16 @@ def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken) -> Ta
         stream.walks.clear()
         stream.comparisons.begin_again()
         stream.observed_at = 0
-    _drop(stream, taken)
+    for look in (*(item for item in taken.items if isinstance(item, Look)), *stream.looks):
+        stream.wanted.setdefault(look.job_id, look.reason)
+    stream.looks.clear()
+    stream.marks.clear()
+    drop(stream)
     stream.memory.begin(verdict, server)
     stream.position = stream.read_to = stream.settled = verdict.resume
     stream.ordinal = verdict.ordinal
     stream.dirty = True
     return left
-
-
-def _drop(stream: Stream, taken: Taken) -> None:
-    """All that was read of a history that ended, and the looks at it: they are made again."""
-    handed_on = (item for item in taken.items if isinstance(item, Look))
-    for look in (*handed_on, *stream.looks):
-        stream.wanted.setdefault(look.job_id, look.reason)
-    stream.taken_bytes += stream.buffered_bytes + stream.early_bytes
-    stream.buffered_bytes = stream.early_bytes = 0
-    for held in (stream.buffer, stream.looks, stream.marks, stream.early):
-        held.clear()
 
 
 def initial_pause(buffer: Iterable[Raw], *, now_paused: bool) -> bool:

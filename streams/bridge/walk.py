@@ -144,6 +144,7 @@ class Comparisons:
 
     waiting: dict[str, str] = field(default_factory=dict)
     running: Walk | None = None
+    ended: deque[str] = field(default_factory=lambda: deque(maxlen=_LONGEST_QUEUE))
     rest_until_s: float = 0.0
 
     @property
@@ -153,11 +154,14 @@ class Comparisons:
         return [[reason, request] for request, reason in {**running, **self.waiting}.items()]
 
     def ask(self, reason: str, request: str = "") -> bool:
-        """Compare soon. Asked again while it runs, its start is told again. False where too many wait already."""
+        """Compare soon. Asked again while it runs, its start is told again; asked again later, nothing is done.
+
+        False where too many wait already.
+        """
         if self.running is not None and request in self.running.requests:
             self.running.told.discard(request)
             return True
-        if request in self.waiting or (not request and reason in self.waiting.values()):
+        if request in self.waiting or request in self.ended or (not request and reason in self.waiting.values()):
             return True
         if len(self.waiting) >= _LONGEST_QUEUE:
             return False
@@ -180,6 +184,7 @@ class Comparisons:
         """The one that runs is finished."""
         if self.running is not None:
             self.rest_until_s = now_s + min(self.running.took_ms / 1000 + 1.0, _LONGEST_REST_S)
+            self.ended.extend(self.running.requests)
             self.running = None
 
     def begin_again(self) -> None:
