@@ -44,8 +44,8 @@ class Server:
         return self.replid == before.replid or self.replid2 in _NO_REPLID
 
 
-def server_of(*infos: Any) -> Server:
-    """From the replies to INFO server and INFO replication; a reply that is no text says nothing."""
+def server_of(*infos: Any, role: Any = None) -> Server:
+    """From the replies to INFO server, INFO replication and ROLE; one that is refused says nothing."""
     lines = (line for info in infos if isinstance(info, str) for line in info.splitlines() if ":" in line)
     said = dict(line.split(":", 1) for line in lines)
     return Server(
@@ -54,7 +54,7 @@ def server_of(*infos: Any) -> Server:
         offset=_integer(said.get("master_repl_offset"), 0),
         replid2=said.get("master_replid2", ""),
         second_offset=_integer(said.get("second_repl_offset"), -1),
-        role=said.get("role", ""),
+        role=str(role[0]) if isinstance(role, list) and role else said.get("role", ""),
     )
 
 

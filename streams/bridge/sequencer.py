@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from streams.bridge import bullmq
 from streams.bridge.history import KEPT_ENTRIES, Past, sign_of
 from streams.bridge.ids import Id, parse_id
-from streams.bridge.stream import Entry, Item, Look, Mark, Raw, Stream, fields_of
+from streams.bridge.stream import Entry, Item, Look, Mark, Raw, Stream, Unread, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from streams.bridge.history import Server, Verdict
+    from streams.bridge.looks import Head
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,7 +52,6 @@ class Taken:
 def take(stream: Stream, limit: int) -> Taken:
     """At most `limit` entries and every look whose turn it is."""
     taken = Taken()
-    buffered = len(stream.buffer)
     while limit > 0 and stream.buffer:
         raw = stream.buffer[0]
         at = parse_id(raw[0])
@@ -63,16 +63,7 @@ def take(stream: Stream, limit: int) -> Taken:
         _hand_on(stream, raw, at, taken)
         limit -= 1
     place(stream, taken)
-    _account(stream, buffered)
     return taken
-
-
-def _account(stream: Stream, buffered: int) -> None:
-    """Entries handed on still take memory; each is counted as the mean of its buffer."""
-    if buffered:
-        size = stream.buffered_bytes * (buffered - len(stream.buffer)) // buffered
-        stream.buffered_bytes -= size
-        stream.taken_bytes += size
 
 
 def place(stream: Stream, taken: Taken) -> None:
@@ -98,6 +89,8 @@ def _hand_on(stream: Stream, raw: Raw, at: Id, taken: Taken) -> None:
         taken.pause_changes.append(stream.paused)
     entry = Entry(at, raw[0], event, job_id, fields, stream.paused)
     entry.stalled = _stalls(stream, entry)
+    if event == bullmq.FAILED and stream.buffer:
+        entry.exhausted = bullmq.exhausted(fields_of(stream.buffer[0]), job_id)
     taken.items.append(entry)
 
 
@@ -173,15 +166,41 @@ def mark(stream: Stream, at: Id, added: int | None, *, paused: bool, final: bool
 
 def hand_on(stream: Stream, taken: Taken) -> None:
     """Remember what of a turn goes to Kafka now: up to here a later verdict counts as told."""
-    entries = [(parse_id(raw[0]), _sign(raw)) for raw in taken.passed[-KEPT_ENTRIES:]]
+    entries = [(parse_id(raw[0]), sign(raw)) for raw in taken.passed[-KEPT_ENTRIES:]]
     hole = max((gap.upto for gap in taken.gaps if gap.lost), default=None)
     stream.memory.hand_on(stream.position, stream.ordinal, entries, hole)
     stream.entries_read += len(taken.passed)
     stream.entries_lost += sum(gap.lost or 0 for gap in taken.gaps)
 
 
-def _sign(raw: Raw) -> int:
+def sign(raw: Raw) -> int:
+    """What an entry is: its event and its job."""
     return sign_of(*bullmq.split(fields_of(raw)))
+
+
+def read_so_far(stream: Stream) -> Past:
+    """The last entry read, as far as it can be told without looking at it."""
+    ordinal = None if stream.ordinal is None else stream.ordinal + len(stream.buffer)
+    return Past(stream.newest, None, ordinal)
+
+
+def is_exhausted(stream: Stream, read: Past, head: Head) -> bool:
+    """Whether entries were added and trimmed of which nothing can be read any more; then they are counted as lost.
+
+    `read` = the last entry read when the head was asked for. Twice, seconds apart, since a reply of the reader may be
+    on its way; so the entries counted are those of the head before.
+    """
+    before, stream.unread = stream.unread, None
+    if head.added is None or read.ordinal is None or read.at != stream.newest or stream.buffer:
+        return False
+    if head.after > read.at or head.added <= read.ordinal:
+        return False
+    stream.unread = Unread(read.at, head.at, head.added, head.paused)
+    if before is None or before.read != read.at:
+        return False
+    mark(stream, before.at, before.added, paused=before.paused, final=True)
+    stream.unread, stream.dirty = None, True
+    return True
 
 
 def tail_of(stream: Stream, taken: Taken) -> Past:
@@ -190,7 +209,7 @@ def tail_of(stream: Stream, taken: Taken) -> Past:
     last = stream.buffer[-1] if stream.buffer else taken.passed[-1] if taken.passed else None
     if last is None:
         return Past(stream.position, None, ordinal)
-    return Past(parse_id(last[0]), _sign(last), ordinal)
+    return Past(parse_id(last[0]), sign(last), ordinal)
 
 
 def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken, drop: Callable[[Stream], None]) -> Taken:
@@ -217,7 +236,7 @@ def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken, drop:
     stream.marks.clear()
     drop(stream)
     stream.memory.begin(verdict, server)
-    stream.position = stream.read_to = stream.settled = verdict.resume
+    stream.position = stream.read_to = stream.settled = stream.committed = verdict.resume
     stream.ordinal = verdict.ordinal
     stream.dirty = True
     return left
