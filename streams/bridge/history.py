@@ -127,20 +127,30 @@ class Verdict:
 
 
 def judge(kept: Kept, now: Now) -> Verdict:
-    """The verdict on one stream. Undecided is `failover`."""
-    cause = _standing(kept, kept.tail, now)
-    position = kept.position
-    if cause in ("same", "trimmed", "behind"):
-        return Verdict(cause, kept.tail.at, kept.tail.at, position.ordinal)
-    if kept.tail.at != position.at:
-        handed = _standing(kept, position, now)
-        if handed in ("same", "trimmed"):
-            ordinal = _first_ordinal(now) if position.at == START else position.ordinal
-            return Verdict("same", position.at, position.at, ordinal)
-        cause = handed
+    """The verdict on one stream. Undecided is `failover`.
+
+    What was handed on decides; only where that has been trimmed, and nothing is certain, what was read behind it does.
+    """
+    position, tail = kept.position, kept.tail
+    cause, tail_cause = _standing(kept, position, now), _standing(kept, tail, now)
+    if "behind" in (cause, tail_cause):
+        return Verdict("behind", tail.at, tail.at, position.ordinal)
+    if cause == "undecided" and tail_cause == "same":
+        cause = "trimmed"
+    if cause in ("same", "trimmed"):
+        if tail_cause in ("same", "trimmed"):
+            return Verdict("trimmed" if cause == "trimmed" else "same", tail.at, tail.at, _believable(kept, now))
+        ordinal = _first_ordinal(now) if position.at == START else position.ordinal
+        return Verdict("same", position.at, position.at, ordinal)
     if cause == "reset":
         return Verdict("reset", START, START, _first_ordinal(now))
-    return _parted(kept, now, cause)
+    return _parted(kept, now, "rewound" if cause == "rewound" else "failover")
+
+
+def _believable(kept: Kept, now: Now) -> int | None:
+    """The position's ordinal, unless the stream has had fewer entries than were read: somebody set its counter back."""
+    read = kept.tail.ordinal
+    return None if read is not None and now.added is not None and now.added < read else kept.position.ordinal
 
 
 def _first_ordinal(now: Now) -> int | None:
@@ -150,7 +160,7 @@ def _first_ordinal(now: Now) -> int | None:
     return None if now.added is None else now.added - now.length
 
 
-def _standing(kept: Kept, past: Past, now: Now) -> Cause:
+def _standing(kept: Kept, past: Past, now: Now) -> Cause | Literal["undecided"]:
     """Whether an entry that was read belongs to the history there is now."""
     if past.at == START:
         return "same"
@@ -160,15 +170,13 @@ def _standing(kept: Kept, past: Past, now: Now) -> Cause:
     if now.last is None:
         return "reset" if certain else "failover"
     sign = now.signs.get(past.at)
-    if sign is not None:
-        if past.sign is None or sign == past.sign:
-            return "same"
+    if sign is not None and past.sign in (None, sign):
+        return "same"
+    if sign is not None or _ought_to_be_there(past, now):
         return "reset" if certain else "failover"
-    if _ought_to_be_there(past, now):
-        return "reset" if certain else "failover"
-    if not certain:
-        return "failover"
-    return "rewound" if now.last < past.at else "trimmed"
+    if now.last < past.at:
+        return "rewound" if certain else "failover"
+    return "trimmed" if certain else "undecided"
 
 
 def _is_same_run(kept: Kept, server: Server) -> bool:

@@ -221,6 +221,8 @@ def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken, drop:
     stream.unsure = False
     if not verdict.begins_epoch and verdict.resume == tail_of(stream, taken).at:
         stream.memory.server = server
+        if verdict.ordinal is None:
+            stream.ordinal = stream.memory.ordinal = None
         return taken
     left = Taken()
     if verdict.begins_epoch:

@@ -142,6 +142,21 @@ def test_read_and_not_handed_on_is_read_again_where_only_that_is_undone():
     assert judge(before, says(BEHIND, range(1, 10), added=9)).resume == (9, 0)
 
 
+def test_read_after_a_reset_over_the_same_connection_does_not_hide_it():
+    before = replace(known(), tail=Past((22, 0), 22, 13, 1200))
+    assert judge(before, says(A, range(20, 23), added=3)) == Verdict("reset", START, START, 0)
+
+
+def test_what_was_read_tells_where_what_was_handed_on_is_trimmed():
+    before = replace(known(LONE, offset=0), tail=Past((30, 0), 30, 30))
+    assert judge(before, says(STRANGER, range(25, 40), added=39)) == Verdict("trimmed", (30, 0), (30, 0), 10)
+    assert judge(before, says(STRANGER, range(35, 40), added=39)).cause == "failover"
+
+
+def test_a_counter_set_back_by_hand_is_learnt_anew():
+    assert judge(known(), says(A, range(1, 11), added=4)) == Verdict("same", (10, 0), (10, 0), None)
+
+
 def test_before_anything_was_handed_on_another_history_is_read_from_its_start():
     before = Kept("a", "ra", Past(START), Past((4, 0), 4, 4))
     assert judge(before, says(STRANGER, range(7, 9), added=5)) == Verdict("same", START, START, 3)
@@ -208,7 +223,7 @@ class Model:
         self.trimmed = min(self.trimmed, len(self.entries))
 
     def kept(self) -> Kept:
-        """Everything has been read up to now."""
+        """Everything has been read and handed on up to now."""
         self.undone_since = self.deleted_since = False
         memory = Memory(self.server)
         last = self.entries[-1][0] if self.entries else START
@@ -235,38 +250,51 @@ OPS = st.one_of(
 )
 
 
-@given(st.lists(OPS, max_size=6), st.lists(OPS, max_size=6))
+OVER_ONE_CONNECTION = OPS.filter(lambda op: op[0] in ("write", "trim", "delete", "attach", "turn_back_clock"))
+
+
+@given(st.lists(OPS, max_size=6), st.lists(OVER_ONE_CONNECTION, max_size=4), st.lists(OPS, max_size=6))
 @settings(max_examples=2000, deadline=None)
-def test_no_undone_entry_counts_as_common_and_nothing_unread_is_passed_over(before, after):
+def test_no_undone_entry_counts_as_common_and_nothing_unread_is_passed_over(before, meanwhile, after):
+    """Handed on is what there was after `before`, and what can be read after `meanwhile` was read."""
     model = Model()
-    for name, *args in before:
-        getattr(model, name)(*args)
+    play(model, before)
     kept = model.kept()
-    read = dict(model.entries)
-    for name, *args in after:
-        getattr(model, name)(*args)
-    verdict = judge(kept, model.now())
-    own = dict(model.entries)
     position = kept.position.at
-    if verdict.common != START and not _grown_past(model, kept):
-        assert own.get(verdict.common) == read[verdict.common], verdict
-    if verdict.begins_epoch:
-        assert (
-            model.undone_since
-            or model.deleted_since
-            or model.server.run_id != kept.run_id
-            or model.server.replid != kept.replid
-        )
-    new = [at for at, number in model.entries[model.trimmed :] if read.get(at) != number]
+    read = dict(model.entries)
+    play(model, meanwhile)
+    further = [(at, number) for at, number in model.entries[model.trimmed :] if at > position]
+    if further:
+        at, number = further[-1]
+        tail = Past(at, number, (kept.position.ordinal or 0) + len(further), model.server.offset)
+        kept = replace(kept, tail=tail)
+    play(model, after)
+    verdict = judge(kept, model.now())
+    if _grown_past(model, kept):
+        return
+    own = dict(model.entries)
+    if verdict.common != START:
+        assert own.get(verdict.common) == (read | dict(further))[verdict.common], verdict
+    if verdict.resume not in (START, position):
+        known = read | (dict(further) if verdict.resume == kept.tail.at else {})
+    else:
+        known = read
+    if not verdict.begins_epoch:
+        assert position == START or own.get(position) == read[position]
+    elif not model.undone_since and not model.deleted_since:
+        assert (model.server.run_id, model.server.replid) != (kept.run_id, kept.replid)
+    new = [at for at, number in model.entries[model.trimmed :] if known.get(at) != number]
     passed_over = [at for at in new if at <= verdict.resume]
-    if not _grown_past(model, kept):
-        # with nothing common known, ids up to the old position count as told: their jobs are looked at instead
-        assert not passed_over or (verdict.begins_epoch and verdict.common == START and max(passed_over) <= position)
+    # with nothing common known, ids up to the old position count as told: their jobs are looked at instead
+    assert not passed_over or (verdict.begins_epoch and verdict.common == START and max(passed_over) <= position)
     common = [at for at, number in model.entries if read.get(at) == number]
     if verdict.cause in ("failover", "rewound") and common and not model.trimmed:
-        newest = common[-1]
-        remembered = {past.at for past in kept.trail}
-        assert verdict.common == (newest if newest in remembered else START)
+        assert verdict.common == (common[-1] if common[-1] in {past.at for past in kept.trail} else START)
+
+
+def play(model: Model, ops: list[tuple]) -> None:
+    for name, *args in ops:
+        getattr(model, name)(*args)
 
 
 def _grown_past(model: Model, kept: Kept) -> bool:
