@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
+    from streams.bridge.identity import Reach
     from streams.bridge.link import Link
     from streams.bridge.metrics import Metrics
-    from streams.bridge.outage import Outage
     from streams.bridge.stream import Stream
 
 _LEAST_BYTES: Final = 65_536
@@ -42,13 +42,12 @@ class Question:
 class Asking:
     """The pump's questions to one Redis."""
 
-    def __init__(self, source: str, link: Link, outage: Outage, what: str, metrics: Metrics) -> None:
-        """`link` is used by nobody else; `what` names this Redis where it is away."""
+    def __init__(self, source: str, link: Link, reach: Reach, metrics: Metrics) -> None:
+        """`link` is used by nobody else."""
         self.source = source
         self._labels = {"source": source}
         self._link = link
-        self._outage = outage
-        self._what = what
+        self._reach = reach
         self._metrics = metrics
         self._timeout_s = PROGRESS_S
         self.flight_bytes = MULTI_BYTES
@@ -66,7 +65,7 @@ class Asking:
             except Away as error:
                 if stop.is_set():
                     return None
-                await self._outage.wait(self._what, error, WHO)
+                await self.away(error)
         return replies
 
     async def all(
@@ -87,7 +86,7 @@ class Asking:
                     self._halve(plan, len(flight))
                 if stop.is_set():
                     return False
-                await self._outage.wait(self._what, error, WHO)
+                await self.away(error)
                 continue
             self._in_time()
             bad: set[Stream] = set()
@@ -124,8 +123,12 @@ class Asking:
             late = halves
         plan.extendleft(reversed(late))
 
+    async def away(self, error: Exception) -> None:
+        """Wait before the next try."""
+        await self._reach.wait(error, WHO)
+
     def _in_time(self) -> None:
-        self._outage.over(self._what, who=WHO)
+        self._reach.over(WHO)
         self._timeout_s = PROGRESS_S
         self.flight_bytes = min(self.flight_bytes + self.flight_bytes // 4, MULTI_BYTES)
         self.jobs = min(self.jobs + self.jobs // 4 + 1, MULTI_JOBS)

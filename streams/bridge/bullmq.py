@@ -130,6 +130,14 @@ class Keys:
         last = [opening + element + b"$4\r\nRANK\r\n$2\r\n-1\r\n" + bound for opening in self._lpos_waiting_last]
         return [*head, *last, *self._waiting_sizes]
 
+    def entry(self, stream_id: bytes) -> bytes:
+        """The entry of this id, if it is there."""
+        return command(b"XRANGE", self.events, stream_id, stream_id)
+
+    def exists(self, job_id: bytes) -> bytes:
+        """Whether there is anything under a job's id."""
+        return command(b"EXISTS", self.base + job_id)
+
     def page(self, place: str, start: int, stop: int) -> bytes:
         """Ids of a place by index, both ends included; sorted sets from their high end."""
         key, bounds = self.base + place.encode(), (b"%d" % start, b"%d" % stop)
@@ -140,12 +148,6 @@ class Keys:
     def size(self, place: str) -> bytes:
         """Number of elements of a place (v4's markers in lists included)."""
         return command(b"LLEN" if place in LISTS else b"ZCARD", self.base + place.encode())
-
-
-def run_id(info: str) -> str:
-    """The id of the server's run, from INFO."""
-    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    return fields.get("run_id", "")
 
 
 def meta_pattern(prefix: str) -> bytes:

@@ -10,10 +10,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from streams.bridge import bullmq
+from streams.bridge.ids import START, Id, parse_id
 from streams.bridge.link import Refused
 from streams.bridge.looks import HEAD_WIDTH, read_head
 from streams.bridge.sizes import MULTI_BYTES, Sizes, held_bytes
-from streams.bridge.stream import START, Id, Known, parse_id
+from streams.bridge.stream import Known
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Early:
 
     async def _read(self, added: _Added) -> None:
         """One page; a queue that refuses is left to the pump, which says so."""
-        stream, sizes = added.stream, added.sizes
+        stream, sizes, epoch = added.stream, added.sizes, added.stream.epoch
         sizes.forget()
         ids = [job_id for _, job_id in list(added.jobs)[:_PAGE] if sizes.is_readable(job_id)]
         commands = sizes.commands(stream.keys, ids, set(ids))
@@ -125,7 +126,7 @@ class Early:
         for _ in page:
             added.jobs.popleft()
         self._buffer.remove("hashes", _NOTED_BYTES * len(page))
-        if isinstance(replies, list):
+        if isinstance(replies, list) and epoch == stream.epoch and not stream.unsure:
             self._keep(stream, sizes, readable, replies)
 
     def _keep(self, stream: Stream, sizes: Sizes, jobs: list[tuple[Id, str]], replies: list[Any]) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from streams import topology, wire
 from streams.bridge import bullmq
+from streams.bridge.ids import format_id
 from streams.bridge.limits import Limits
-from streams.bridge.stream import Entry, Look, Raw, Stream, fields_of, format_id
+from streams.bridge.stream import Entry, Look, Raw, Stream, fields_of
 from streams.core.job import partition_of
 
 if TYPE_CHECKING:
@@ -129,6 +130,10 @@ class Encoder:
             "job": job,
             "enriched": look.job is not None and not look.left_out,
         }
+        if look.request is not None:
+            value["request"] = look.request
+        if look.replica:
+            value["replica"] = True
         if cut or look.left_out:
             value["cut"] = [*cut, *(f"job.{bullmq.our_name(name)}" for name in look.left_out)]
         ce_id = f"{self._prefix}{look.job_id}/observed/{self._id(stream_id)}/{look.observed_at}"

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from streams.bridge import bullmq
+from streams.bridge.ids import format_id
 from streams.bridge.looks import HEAD_WIDTH, Head, read_head
 from streams.bridge.sizes import MULTI_BYTES, MULTI_JOBS
-from streams.bridge.stream import Entry, Stream, format_id
+from streams.bridge.stream import Entry, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

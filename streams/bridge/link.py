@@ -10,14 +10,16 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from streams.bridge.bullmq import command
+from streams.bridge.history import Server, server_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
 _MULTI = command(b"MULTI")
 _EXEC = command(b"EXEC")
+_WHO = (command(b"INFO", b"server"), command(b"INFO", b"replication"), command(b"ROLE"))
 
 Away = (OSError, RedisError, TimeoutError)
 """What says that Redis cannot be used right now. ResponseError is one of them: where a command concerns one queue alone
@@ -50,8 +52,17 @@ def is_refusal(error: BaseException) -> bool:
 class Link:
     """One connection. Replies are text (`surrogateescape`), numbers, lists, dicts; errors within stay values."""
 
-    def __init__(self, url: str, *, timeout_s: float = PROGRESS_S) -> None:
-        """`url` as redis-py takes it; where no reply comes for `timeout_s` the connection ends."""
+    def __init__(
+        self,
+        url: str,
+        connected: Callable[[Link, Server], None] = lambda _link, _server: None,
+        *,
+        timeout_s: float = PROGRESS_S,
+    ) -> None:
+        """`url` as redis-py takes it; where no reply comes for `timeout_s` the connection ends.
+
+        `connected` is told whom a new connection has got, and may raise OSError.
+        """
         self._pool = ConnectionPool.from_url(
             url,
             protocol=3,
@@ -63,14 +74,27 @@ class Link:
         self._connection: AbstractConnection | None = None
         self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
+        self._connected = connected
+        self._outdated = False
 
     async def connect(self) -> None:
         """Open the connection. Raises one of `Away`."""
         await self.close()
+        self._outdated = False
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
-        async with asyncio.timeout(self._timeout_s):
-            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
+            *infos, role = await self._exchange(connection, list(_WHO), len(_WHO), self._timeout_s)
+            self._connected(self, server_of(*infos, role=role))
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         self._connection = connection
+
+    def renew(self) -> None:
+        """Connect anew before the next command."""
+        self._outdated = True
 
     async def close(self) -> None:
         """Close it, whatever state it is in."""
@@ -120,7 +144,7 @@ class Link:
     async def send(self, packed: list[bytes], replies: int, *, timeout_s: float | None = None) -> list[Any]:
         """Write commands that are already packed, return so many replies; errors are returned as values."""
         async with self._lock:
-            if self._connection is None:
+            if self._connection is None or self._outdated:
                 await self.connect()
             connection = self._connection
             assert connection is not None  # noqa: S101 - connect() has set it

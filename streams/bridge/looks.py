@@ -7,9 +7,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from streams.bridge import bullmq
+from streams.bridge.ids import START, Id, parse_id
 from streams.bridge.sizes import MULTI_BYTES, MULTI_JOBS
-from streams.bridge.stream import START, Id, Look, Stream, parse_id
-from streams.bridge.walk import Walk
+from streams.bridge.stream import VERIFY, Look, Stream
+from streams.bridge.walk import Begin, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 HEAD_WIDTH = 4
 _PATIENCE_S = 5.0
 _ID_BYTES = 100
+_EXISTS_BYTES = 10
+_VERIFIED = 1000
+"""Jobs of which is asked at once whether they are there."""
 _WALKED = ("snapshot", "pause", "resume")
 """Reasons for which jobs are looked at because they stand in a list, where markers stand too."""
 
@@ -35,6 +39,13 @@ class Head:
     paused: bool
     paused_list: bool
     observed_at: int
+    first: Id | None = None
+    deleted: Id = START
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no stream."""
+        return self.added is None and self.at == START and not self.length
 
 
 def read_head(replies: list[Any]) -> Head:
@@ -50,8 +61,18 @@ def read_head(replies: list[Any]) -> Head:
     last = info["last-entry"]
     after = parse_id(last[0]) if last else START
     at = parse_id(info["last-generated-id"])
-    added = info.get("entries-added")
-    return Head(at, after, added, info["length"], paused is not None, bool(paused_list), observed_at)
+    first = info["first-entry"]
+    return Head(
+        at,
+        after,
+        info.get("entries-added"),
+        info["length"],
+        paused is not None,
+        bool(paused_list),
+        observed_at,
+        parse_id(first[0]) if first else None,
+        parse_id(info.get("max-deleted-entry-id") or "0-0"),
+    )
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,10 +100,12 @@ def asks(stream: Stream, now_s: float, limit: int = MULTI_JOBS) -> Iterator[Ask]
     if stream.wanted:
         wanted = {job_id: stream.wanted[job_id] for job_id in _fitting(stream, stream.wanted, limit)}
         yield _ask_jobs(stream, wanted, lambda: _answered(stream, wanted))
+    if stream.verify:
+        yield _ask_whether_there(stream, list(islice(stream.verify, _VERIFIED)))
     for walk in stream.walks:
         if walk.ids:
             ids = _fitting(stream, walk.ids, limit)
-            yield _ask_jobs(stream, dict.fromkeys(ids, walk.reason), _advance(walk, len(ids)))
+            yield _ask_jobs(stream, dict.fromkeys(ids, walk.reason), _advance(walk, len(ids)), walk.request)
         elif walk.places:
             yield _ask_page(stream, walk)
 
@@ -125,7 +148,7 @@ def _advance(walk: Walk, count: int) -> Callable[[], None]:
     return advance
 
 
-def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], None]) -> Ask:
+def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], None], request: str | None = None) -> Ask:
     keys, sizes = stream.keys, stream.sizes
     commands = list(keys.head)
     searched = {job_id for job_id in wanted if job_id in stream.searched}
@@ -146,10 +169,32 @@ def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], Non
             look = _look(stream, head, newest, job_id, reason, replies[at : at + width])
             at += width
             if look is not None:
+                look.request = request
                 looks.append(look)
         return looks
 
     return Ask(commands, read, sum(sizes.of(job_id).size_bytes for job_id in wanted))
+
+
+def _ask_whether_there(stream: Stream, job_ids: list[str]) -> Ask:
+    """Jobs that may well be gone: only those that are there are then looked at."""
+    newest = stream.newest
+
+    def read(replies: list[Any]) -> list[Look]:
+        head = read_head(replies)
+        at, after = stand(head, newest)
+        looks = []
+        for job_id, there in zip(job_ids, replies[HEAD_WIDTH:], strict=True):
+            stream.verify.pop(job_id, None)
+            if there:
+                stream.wanted.setdefault(job_id, VERIFY)
+            else:
+                paused, now = head.paused, head.observed_at
+                looks.append(Look(at, after, job_id, VERIFY, now, found=False, where=None, queue_paused=paused))
+        return looks
+
+    commands = [*stream.keys.head, *(stream.keys.exists(bullmq.raw(job_id)) for job_id in job_ids)]
+    return Ask(commands, read, _EXISTS_BYTES * len(job_ids))
 
 
 def _ask_page(stream: Stream, walk: Walk) -> Ask:
@@ -161,6 +206,8 @@ def _ask_page(stream: Stream, walk: Walk) -> Ask:
         place, ids = walk.turn([] if isinstance(elements, Exception) else elements)
         walk.jobs += len(ids)
         if walk.looks:
+            if walk.begin is None:
+                walk.begin = Begin(stream.epoch, stand(head, newest)[0], max(head.observed_at, stream.observed_at))
             walk.ids.extend(ids)
             return []
         in_doubt = dict.fromkeys(filter(bullmq.is_marker, ids), walk.reason)

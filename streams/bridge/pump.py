@@ -20,6 +20,7 @@ from streams.bridge import bullmq, checkpoint, encode, sequencer
 from streams.bridge.asking import Question
 from streams.bridge.encode import Encoder
 from streams.bridge.enrich import enrichments
+from streams.bridge.judging import Judging, doubt
 from streams.bridge.link import is_refusal
 from streams.bridge.looks import asks, upcoming
 from streams.bridge.publish import MOST_BYTES, Chunk
@@ -27,7 +28,7 @@ from streams.bridge.refusal import printable
 from streams.bridge.sequencer import Taken
 from streams.bridge.shares import Shares, fitting
 from streams.bridge.stream import Entry, Stream
-from streams.bridge.walk import pause_walk
+from streams.bridge.walking import walk_on
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ if TYPE_CHECKING:
     from streams.bridge.encode import Record
     from streams.bridge.enrich import Enrichment
     from streams.bridge.health import Health
+    from streams.bridge.history import Past, Verdict
+    from streams.bridge.identity import Identity
+    from streams.bridge.ids import Id
     from streams.bridge.looks import Ask, Head
     from streams.bridge.metrics import Metrics
     from streams.bridge.publish import Publisher
     from streams.bridge.refusal import Refusals
-    from streams.bridge.stream import Id
     from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ class Pump:
         self,
         settings: Settings,
         asking: Asking,
+        identity: Identity,
         publisher: Publisher,
         buffer: Buffer,
         health: Health,
@@ -80,6 +84,8 @@ class Pump:
         """`asking` is used by nobody else."""
         self._settings = settings
         self._asking = asking
+        self._identity = identity
+        self._judging = Judging(asking, identity)
         self._publisher = publisher
         self._buffer = buffer
         self._health = health
@@ -90,6 +96,8 @@ class Pump:
         self._served: dict[str, Stream] = {}
         self.failed: Callable[[Stream, Exception], None] = lambda _stream, _error: None
         """Called where a stream cannot be read, or something else went wrong with it."""
+        self.dropped: Callable[[Stream], None] = lambda _stream: None
+        """Called where what was read of a stream was thrown away."""
         self.beat: Callable[[], None] = lambda: None
         """Called at each turn."""
         self.work = asyncio.Event()
@@ -120,7 +128,7 @@ class Pump:
             await self._wait_for_work()
             turn = await self._begin(stop)
             try:
-                if await self._ask(turn, stop):
+                if await self._ask(turn, stop) and await self._judge(turn, stop):
                     await self._hand_over(turn)
             finally:
                 for part in turn:
@@ -215,29 +223,63 @@ class Pump:
             yield self._looking(part.stream, ask)
 
     def _enriching(self, part: Part, enrichment: Enrichment) -> Question:
+        stream, read = part.stream, sequencer.read_so_far(part.stream)
+
         def answer(replies: list[Any]) -> None:
-            self._mark(part, enrichment.apply(replies))
+            self._mark(stream, read, enrichment.apply(replies))
 
         def halves() -> list[Question]:
             return [self._enriching(part, half) for half in enrichment.halves()]
 
         return Question(part.stream, enrichment.commands, enrichment.expected_bytes, answer, halves)
 
-    @staticmethod
-    def _looking(stream: Stream, ask: Ask) -> Question:
+    def _looking(self, stream: Stream, ask: Ask) -> Question:
         def answer(replies: list[Any]) -> None:
-            sequencer.add_looks(stream, ask.read(replies))
+            looks = ask.read(replies)
+            for look in looks:
+                look.replica = self._identity.server.is_replica
+            if not stream.unsure:
+                sequencer.add_looks(stream, looks)
 
         return Question(stream, ask.commands, ask.expected_bytes, answer, list)
 
     @staticmethod
-    def _mark(part: Part, head: Head) -> None:
-        part.stream.last = head.at
-        if head.added is None:
-            return
-        gap = sequencer.mark(part.stream, head.at, head.added, paused=head.paused)
-        if gap is not None:
-            part.taken.gaps.append(gap)
+    def _mark(stream: Stream, read: Past, head: Head) -> None:
+        stream.last = head.at
+        if not doubt(stream, read, head) and head.added is not None:
+            sequencer.mark(stream, head.at, head.added, paused=head.paused)
+
+    # -- histories --------------------------------------------------------------------------------------------
+
+    async def _judge(self, turn: list[Part], stop: asyncio.Event) -> bool:
+        """Go on with each stream as its history tells. False where `stop` came while Redis was away."""
+        parts = {part.stream: part for part in turn}
+        for stream in self._shares:
+            if stream.unsure and not stream.refused and stream not in parts:
+                parts[stream] = Part(stream, 0)
+                turn.append(parts[stream])
+        while True:
+            unsure = [part for part in turn if part.stream.unsure and self._is_served(part.stream)]
+            unsure = [part for part in unsure if not part.stream.refused]
+            if not unsure or stop.is_set():
+                return not unsure
+            turns = [(part.stream, part.taken) for part in unsure]
+            answered = await self._judging.all(
+                turns, stop, self._failed, lambda stream, verdict, head: self._follow(parts[stream], verdict, head)
+            )
+            if not answered:
+                return False
+
+    def _follow(self, part: Part, verdict: Verdict, head: Head) -> None:
+        stream = part.stream
+        epoch = stream.epoch
+        part.taken = sequencer.follow(stream, verdict, self._identity.server, part.taken, self._drop)
+        if stream.epoch != epoch:
+            stream.paused, stream.pause_unsure = head.paused, True
+
+    def _drop(self, stream: Stream) -> None:
+        self._buffer.drop(stream)
+        self.dropped(stream)
 
     # -- Kafka ------------------------------------------------------------------------------------------------
 
@@ -278,7 +320,10 @@ class Pump:
     def _make(self, part: Part, chunk: Chunk) -> None:
         self._encode(part, chunk)
         self._health.gaps(part.stream, part.taken.gaps, chunk)
-        self._walk_on(part.stream, part.taken, chunk)
+        walk_on(part.stream, part.taken, chunk, self._health, self._metrics)
+        if not part.stream.unsure:
+            part.stream.memory.server = self._identity.server
+        sequencer.hand_on(part.stream, part.taken)
         self._cover(part.stream, chunk)
 
     def _encode(self, part: Part, chunk: Chunk) -> None:
@@ -324,21 +369,6 @@ class Pump:
         self._metrics.inc("bridge_entries_read_total", len(entries) + len(taken.malformed), labels)
         bare = sum(1 for entry in entries if entry.job is None and entry.event in bullmq.CARRIES_JOB)
         self._metrics.inc("bridge_unenriched_total", bare, labels)
-
-    def _walk_on(self, stream: Stream, taken: Taken, chunk: Chunk) -> None:
-        """Tell how far a snapshot has come, end walks that are over, begin the one that a pause asks for."""
-        for walk in [walk for walk in stream.walks if walk.looks]:
-            self._health.snapshot(stream, walk, chunk)
-        over = [walk for walk in stream.walks if walk.over and not stream.looks]
-        if any(walk.looks for walk in over):
-            stream.snapshot = "done"
-        if over:
-            stream.walks = [walk for walk in stream.walks if walk not in over]
-            stream.dirty = True
-        if taken.pause_changes:
-            stream.walks = [walk for walk in stream.walks if walk.looks]
-            stream.walks.append(pause_walk(paused=taken.pause_changes[-1]))
-            stream.dirty = True
 
     # -- one stream's failure ---------------------------------------------------------------------------------
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from streams.bridge import bullmq, checkpoint, discovery, refusal
+from streams.bridge import checkpoint, discovery, refusal
 from streams.bridge.bullmq import Keys
+from streams.bridge.ids import START, parse_id
 from streams.bridge.link import is_refusal
 from streams.bridge.looks import read_head
-from streams.bridge.stream import Stream, parse_id
-from streams.bridge.walk import pause_walk, snapshot_walk
+from streams.bridge.stream import Stream
+from streams.bridge.walk import FIRST_SIGHT
 
 if TYPE_CHECKING:
     from streams.bridge.checkpoint import Checkpoint
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OPENED_AT_ONCE = 100
+_MOST_ASKED = 10_000
 _GONE_AFTER = 2
 """Discoveries that did not find it."""
 
@@ -45,33 +47,56 @@ class Queues:
         self._link = link
         self._refusals = refusals
         self._metrics = metrics
-        self._run_id = ""
         self.streams: dict[str, Stream] = {}
         self.known: dict[bytes, Checkpoint] = {}
         """Where each stream was left."""
-        self.connected = False
-        """Set to False where the connection was lost: another Redis may be there by now."""
+        self.epochs: dict[tuple[str, str], int] = {}
+        """The highest of each queue, whichever bridge has read it."""
+        self._asked: dict[str, dict[str, tuple[str, str]]] = {}
+        self._left: set[str] = set()
 
     def serve(self, pump: Pump, reader: Reader, early: Early | None) -> None:
         """Who is to have the streams."""
         self._pump, self._reader, self._early = pump, reader, early
         pump.failed = self.failed
+        if early is not None:
+            pump.dropped = early.remove
 
     async def find(self) -> bool:
         """Open what is new, and what can be read again; forget what is gone. Raises one of link.Away."""
-        if not self.connected:
-            self._run_id = bullmq.run_id(await self._link.call(b"INFO", b"server"))
-            for stream in self.streams.values():
-                stream.run_id = self._run_id
-            self.connected = True
         config = self._config
         found = await discovery.find(self._link, config.prefix, config.queues, config.exclude)
         self._refusals.begin()
         await self._forget(found)
-        due = [queue for queue in sorted(found) if self._is_due(queue)]
+        due = [queue for queue in sorted({*found, *self._left, *self._asked}) if self._is_due(queue)]
         for at in range(0, len(due), _OPENED_AT_ONCE):
             await self._try(due[at : at + _OPENED_AT_ONCE])
         return True
+
+    def ask(self, queue: str, job_id: str, reason: str, request: str) -> str | None:
+        """A question about a queue that is not open. It is opened for it, since it may be gone: that is the answer.
+
+        Why it will not be asked, if it will not.
+        """
+        if not discovery.wanted(queue, self._config.queues, self._config.exclude):
+            return "unknown_queue"
+        if queue in self._refusals:
+            return "refused"
+        questions = self._asked.setdefault(queue, {}) if len(self._asked) < _MOST_ASKED else self._asked.get(queue)
+        if questions is None or len(questions) >= _MOST_ASKED:
+            return "full"
+        questions[job_id or request] = (job_id, reason)
+        return None
+
+    def begin(self, known: dict[bytes, Checkpoint]) -> None:
+        """Where all streams were left. Those that were being read are opened whether or not they are still found."""
+        self.known = dict(known)
+        self.epochs = checkpoint.epochs(known.values())
+        config = self._config
+        for key, each in known.items():
+            own = each.source == self._source and key == self._key(each.queue)
+            if own and _is_begun(each) and discovery.wanted(each.queue, config.queues, config.exclude):
+                self._left.add(each.queue)
 
     def failed(self, stream: Stream, error: Exception) -> None:
         """A stream cannot be read any more, or something else went wrong with it."""
@@ -123,16 +148,18 @@ class Queues:
         if stream is not None:
             stream.refused = False
         else:
-            stream = Stream(self._source, queue, keys, run_id=self._run_id)
+            stream = Stream(self._source, queue, keys, epoch=self.epochs.get((self._source, queue), 0))
             known = self.known.get(self._key(queue))
             if known is None:
                 self._first_sight(stream, head)
             else:
-                resume(stream, known)
-            if stream.snapshot == "pending":
-                stream.walks.append(snapshot_walk())
+                checkpoint.resume(stream, known)
+            stream.epoch = max(stream.epoch, self.epochs.get((self._source, queue), 0))
             self.streams[queue] = stream
+            self._left.discard(queue)
             self._pump.add(stream)
+        for name, (job_id, reason) in self._asked.pop(queue, {}).items():
+            stream.ask(job_id, reason, "" if job_id else name)
         stream.last = head.at
         self._reader.add(stream)
         self._pump.work.set()
@@ -142,13 +169,15 @@ class Queues:
     def _first_sight(self, stream: Stream, head: Head) -> None:
         stream.paused = head.paused
         stream.dirty = True
-        stream.snapshot = "pending" if self._settings.bridge.snapshot else "done"
+        if self._settings.bridge.snapshot:
+            stream.comparisons.ask(FIRST_SIGHT)
         if self._settings.bridge.start == "end":
             stream.position = stream.read_to = stream.settled = stream.committed = head.at
             stream.ordinal = head.added or 0
-            return
-        stream.ordinal = (head.added or 0) - head.length
-        stream.pause_unsure = True
+        else:
+            stream.ordinal = (head.added or 0) - head.length
+            stream.pause_unsure = True
+        stream.memory.hand_on(stream.position, stream.ordinal, (), None)
 
     async def _forget(self, found: set[str]) -> None:
         """What was not found twice, and of which the stream is gone too, is not read any more."""
@@ -161,7 +190,12 @@ class Queues:
             if stream.missed >= _GONE_AFTER:
                 missing.append(stream)
         for stream in missing:
-            if not await self._link.call(b"EXISTS", stream.keys.events) and not stream.busy:
+            if stream.busy or await self._link.call(b"EXISTS", stream.keys.events):
+                continue
+            if stream.position != START:  # that it is gone is told first, and its jobs are asked about
+                stream.unsure = True
+                self._pump.work.set()
+            else:
                 self._close(stream)
                 self._refusals.remove(stream.queue)
                 log.info("queue %s of source %s is gone", refusal.printable(stream.queue), self._source)
@@ -175,16 +209,12 @@ class Queues:
         self._pump.remove(stream)
         if stream.covered is not None:
             self.known[self._key(stream.queue)] = stream.covered
+            self.epochs[self._source, stream.queue] = stream.epoch
 
     def _key(self, queue: str) -> bytes:
         return checkpoint.key_of(self._settings.bridge.id, self._source, queue)
 
 
-def resume(stream: Stream, known: Checkpoint) -> None:
-    """Go on where the checkpoint says."""
-    stream.position = stream.read_to = stream.settled = stream.committed = parse_id(known.position)
-    stream.ordinal = known.entries_added
-    stream.paused = known.paused
-    stream.snapshot = known.snapshot
-    if known.pausing is not None:
-        stream.walks.append(pause_walk(paused=known.pausing == "pause"))
+def _is_begun(known: Checkpoint) -> bool:
+    """Whether anything was read of it, or is to be begun again."""
+    return parse_id(known.position) != START or known.snapshot == "pending" or known.pausing is not None

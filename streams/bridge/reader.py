@@ -15,14 +15,17 @@ from redis.exceptions import ResponseError
 
 from streams.bridge import bullmq
 from streams.bridge.bullmq import command
+from streams.bridge.history import server_of
+from streams.bridge.ids import format_id, parse_id
 from streams.bridge.link import is_refusal
-from streams.bridge.stream import Raw, Stream, fields_of, format_id, parse_id, size_bytes
+from streams.bridge.stream import Raw, Stream, fields_of, size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streams.bridge.buffer import Buffer
     from streams.bridge.early import Early
+    from streams.bridge.history import Server
     from streams.bridge.link import Link
 
 COUNT: Final = 1000
@@ -40,6 +43,9 @@ _LEAST_ENTRY_BYTES: Final = 700
 _PATIENCE_S: Final = 1.0
 _ACTIVE_S: Final = 1.0
 """A stream that got an entry so lately is asked in every slice."""
+_SAMPLE_S: Final = 0.1
+"""Least time between two questions for the server's replication offset: 9 microseconds of its time each."""
+_INFO: Final = command(b"INFO", b"replication")
 _FALL: Final = 0.9
 """How slowly the size that is expected of a stream's entries falls."""
 
@@ -68,13 +74,20 @@ class Reader:
         work: asyncio.Event,
         early: Early | None,
         failed: Callable[[Stream, Exception], None],
+        heard: Callable[[Server], None],
     ) -> None:
-        """`work` is set whenever entries came; `early` is told of them; `failed` of a stream that cannot be read."""
+        """`work` is set whenever entries came; `early` is told of them; `failed` of a stream that cannot be read.
+
+        `heard` is told what the server says of itself, behind what was read, and may raise OSError.
+        """
         self._early = early
         self._link = link
         self._buffer = buffer
         self._work = work
         self._failed = failed
+        self._heard = heard
+        self._heard_s = 0.0
+        self._unsampled: set[Stream] = set()
         self._followed: dict[str, _Followed] = {}
         self._quiet: list[_Followed] = []
         self._asked_s = 0.0
@@ -86,6 +99,7 @@ class Reader:
     def remove(self, stream: Stream) -> None:
         """Read it no more."""
         self._followed.pop(stream.keys.events.decode(), None)
+        self._unsampled.discard(stream)
 
     async def step(self) -> bool:
         """Some XREADs; False where there was no room, or no stream to read. Raises one of link.Away."""
@@ -133,29 +147,47 @@ class Reader:
 
     async def _read(self, part: Sequence[_Followed], block_ms: int | None) -> None:
         """One XREAD."""
-        part = [each for each in part if not each.stream.refused]
+        part = [each for each in part if not each.stream.refused and not each.stream.unsure]
         if not part:
             await asyncio.sleep(0.05)
             return
         count = self._count(part)
         options = [b"COUNT", b"%d" % count, *([b"BLOCK", b"%d" % block_ms] if block_ms else []), b"STREAMS"]
-        ids = [format_id(each.stream.read_to).encode() for each in part]
-        try:
-            reply = await self._link.call(b"XREAD", *options, *(each.key for each in part), *ids)
-        except ResponseError as error:
-            if not is_refusal(error):
-                raise
+        before = [each.stream.read_to for each in part]
+        ids = [format_id(at).encode() for at in before]
+        reading = command(b"XREAD", *options, *(each.key for each in part), *ids)
+        asks = time.monotonic() - self._heard_s >= _SAMPLE_S
+        reply, *info = await self._link.send([reading, _INFO] if asks else [reading], 1 + asks)
+        if isinstance(reply, ResponseError):
+            if not is_refusal(reply):
+                raise reply
             await self._find_refused(part)
             return
         replies = dict(_by_key(reply))
-        for each in part:
+        for each, read_to in zip(part, before, strict=True):
             entries = replies.get(each.name)
             each.behind = entries is not None and len(entries) >= count
-            if entries and self._followed.get(each.name) is each:
+            # Doubted meanwhile, or sent back: this is not what follows now.
+            going_on = not each.stream.unsure and each.stream.read_to == read_to
+            if entries and going_on and self._followed.get(each.name) is each:
                 try:
                     self._keep(each, entries, count)
                 except Exception as error:  # noqa: BLE001 - whatever a queue holds concerns that queue alone
                     self._failed(each.stream, error)
+
+        for reply in info:
+            self._sample(reply)
+
+    def _sample(self, info: Any) -> None:
+        """What was read up to now was read while the server was at this offset, or before."""
+        self._heard_s = time.monotonic()
+        if not isinstance(info, str):
+            return
+        said = server_of(info)
+        self._heard(said)
+        for stream in self._unsampled:
+            stream.memory.sample(stream.read_to, said.offset)
+        self._unsampled.clear()
 
     def _count(self, part: Sequence[_Followed]) -> int:
         """Entries of each stream: as many as there is room for, were all of them as large as the largest."""
@@ -185,6 +217,7 @@ class Reader:
         stream.buffer.extend(entries)
         stream.held.extend(sizes)
         stream.read_to = parse_id(entries[-1][0])
+        self._unsampled.add(stream)
         self._buffer.add("entries", sum(sizes))
         if self._early is not None:
             self._early.note(stream, entries)

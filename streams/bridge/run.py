@@ -66,6 +66,7 @@ class Bridge:
         """To be made inside the running loop."""
         self._settings = settings
         self._outage = outage
+        self._metrics = metrics
         self._publisher = Publisher(settings, outage)
         self._buffer = Buffer(settings.bridge.buffer_bytes)
         self._sources = {
@@ -83,7 +84,7 @@ class Bridge:
             if known is None:
                 return
             _calm_collector()
-            listening = probes.listen(self._settings, self._outage, self._ask)
+            listening = probes.listen(self._settings, self._outage, self._metrics, self._ask)
             await run_beside(self._serve(known, stop), [self._publisher.run(), listening])
         finally:
             await self._publisher.close()
@@ -94,9 +95,10 @@ class Bridge:
                 group.create_task(source.run(known, stop))
         await self._publisher.drain()
 
-    def _ask(self, source: str, queue: str, job_id: str, reason: str) -> None:
-        if source in self._sources:
-            self._sources[source].ask(queue, job_id, reason)
+    def _ask(self, question: probes.Question) -> str | None:
+        """Why the question will not be asked, if it will not."""
+        source = self._sources.get(question.source)
+        return "unknown_source" if source is None else source.ask(*question[1:])
 
 
 def _calm_collector() -> None:

@@ -52,7 +52,7 @@ class Shares:
                 break
             stream = self._order[0]
             self._order.rotate(-1)
-            if not stream.busy:
+            if not stream.busy or stream.unsure:
                 continue
             count, cost = _affordable(stream, quantum, min(most, entries))
             entries -= count

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streams import topology
-from streams.bridge import bullmq, encode
+from streams.bridge import bullmq, encode, judging, sequencer
 from streams.bridge.asking import Asking
 from streams.bridge.early import TICK_S, Early
 from streams.bridge.health import HEARTBEAT_S, Health
+from streams.bridge.identity import Identity, Reach
 from streams.bridge.link import Away, Link, Refused
 from streams.bridge.looks import HEAD_WIDTH, read_head
 from streams.bridge.pump import Pump
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from streams.bridge.buffer import Buffer
     from streams.bridge.checkpoint import Checkpoint
+    from streams.bridge.history import Past
     from streams.bridge.metrics import Metrics, Pulse
     from streams.bridge.outage import Outage
     from streams.bridge.publish import Publisher
@@ -53,22 +56,24 @@ class Source:
         """All but `name` are shared by all sources."""
         self.name = name
         self._config = settings.sources[name]
-        self._outage = outage
-        self._what = f"redis ({name})" if len(settings.sources) > 1 else "redis"
-        outage.expect(self._what)
+        self._reach = Reach(outage, name if len(settings.sources) > 1 else "")
         self._pulse = pulse
         url = self._config.url.get_secret_value()
-        self._links = [Link(url) for _ in range(5)]
-        reading, pumping, finding, prefetching, self._counting = self._links
+        self._identity = Identity(allow_replica=self._config.allow_replica, changed=self._doubt_all)
+        reading = Link(url, partial(self._identity.connected, reads=True))
+        others = [Link(url, partial(self._identity.connected, reads=False)) for _ in range(4)]
+        self._links = self._identity.links = [reading, *others]
+        pumping, finding, prefetching, self._counting = others
         self._health = Health(metrics)
         refusals = Refusals(name, metrics)
-        asking = Asking(name, pumping, outage, self._what, metrics)
-        self._pump = Pump(settings, asking, publisher, buffer, self._health, metrics, refusals)
+        asking = Asking(name, pumping, self._reach, metrics)
+        self._pump = Pump(settings, asking, self._identity, publisher, buffer, self._health, metrics, refusals)
         self._early = None
         if settings.bridge.enrich:
             self._early = Early(prefetching, buffer, lambda: publisher.limits.of(topology.EVENTS))
         self._queues = Queues(name, settings, finding, refusals, metrics)
-        self._reader = Reader(reading, buffer, self._pump.work, self._early, self._queues.failed)
+        heard, failed = self._identity.heard, self._queues.failed
+        self._reader = Reader(reading, buffer, self._pump.work, self._early, failed, heard)
         self._queues.serve(self._pump, self._reader, self._early)
 
     @property
@@ -76,9 +81,15 @@ class Source:
         """All queues that are open."""
         return self._queues.streams.values()
 
+    def _doubt_all(self) -> None:
+        """Another server, or another connection: whatever is read now may be another history."""
+        for stream in self.streams:
+            stream.unsure = True
+        self._pump.work.set()
+
     async def run(self, known: dict[bytes, Checkpoint], stop: asyncio.Event) -> None:
         """Until `stop`; by then all that was handed over is complete up to each stream's position."""
-        self._queues.known = known
+        self._queues.begin(known)
         helpers = [
             self._repeat("finder", self._queues.find, self._config.discover_interval_s),
             self._repeat("reader", self._reader.step, 0),
@@ -94,12 +105,16 @@ class Source:
             for link in self._links:
                 await link.close()
 
-    def ask(self, queue: str, job_id: str, reason: str) -> None:
-        """Look at a job soon; asked twice before the look, it is looked at once."""
+    def ask(self, queue: str, job_id: str, reason: str, request: str = "") -> str | None:
+        """Look at a job soon, or compare the whole queue (empty `job_id`): why that will not be done, if it will not.
+
+        Asked twice before the look, it is looked at once.
+        """
         stream = self._queues.streams.get(queue)
-        if stream is not None and stream.wanted.get(job_id) != "probe":
-            stream.wanted[job_id] = reason
-            self._pump.work.set()
+        if stream is None:
+            return self._queues.ask(queue, job_id, reason, request)
+        self._pump.work.set()
+        return stream.ask(job_id, reason, request)
 
     def _loop(self, who: str) -> str:
         return f"{self.name} {who}"
@@ -112,8 +127,7 @@ class Source:
             try:
                 answered = await step()
             except Away as error:
-                self._queues.connected = False
-                await self._outage.wait(self._what, error, who)
+                await self._reach.wait(error, who)
             except Exception as error:  # noqa: BLE001 - one helper's fault must not end the others
                 faults += 1
                 log.error("%s failed, going on: %s", name, encode.where(error))  # noqa: TRY400 - the text may hold data
@@ -121,7 +135,7 @@ class Source:
             else:
                 faults = 0
                 if answered:
-                    self._outage.over(self._what, who=who)
+                    self._reach.over(who)
                 await self._pause(name, pause_s)
 
     async def _pause(self, name: str, pause_s: float) -> None:
@@ -138,19 +152,24 @@ class Source:
         for at in range(0, len(streams), _COUNTED_AT_ONCE):
             part = streams[at : at + _COUNTED_AT_ONCE]
             groups = [[*stream.keys.head, *(stream.keys.size(place) for place in bullmq.PLACES)] for stream in part]
-            for stream, replies in zip(part, await self._counting.transactions(groups), strict=True):
+            read = [sequencer.read_so_far(stream) for stream in part]
+            answers = await self._counting.transactions(groups)
+            for stream, up_to, replies in zip(part, read, answers, strict=True):
                 if isinstance(replies, Exception):
                     self._queues.failed(stream, replies)
                     continue
-                self._learn(stream, replies)
+                self._learn(stream, up_to, replies)
         self._health.due = True
         return bool(streams)
 
-    def _learn(self, stream: Stream, replies: list[Any]) -> None:
+    def _learn(self, stream: Stream, read: Past, replies: list[Any]) -> None:
         try:
-            stream.last = read_head(replies).at
+            head = read_head(replies)
         except Refused as error:
             self._queues.failed(stream, error)
             return
+        stream.last = head.at
         sizes = zip(bullmq.PLACES, replies[HEAD_WIDTH:], strict=True)
         stream.counts = {place: size for place, size in sizes if isinstance(size, int)}
+        if not stream.unsure and (judging.doubt(stream, read, head) or sequencer.is_exhausted(stream, read, head)):
+            self._pump.work.set()

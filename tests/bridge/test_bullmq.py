@@ -246,8 +246,6 @@ def test_a_job_read_with_its_waiting_may_have_moved_on(hash_, replies, moved):
 def test_small_words():
     assert bullmq.is_marker("0:1795544600489")
     assert not bullmq.is_marker("10:1")
-    assert bullmq.run_id("# Server\r\nredis_version:7\r\nrun_id:abc\r\n") == "abc"
-    assert bullmq.run_id("") == ""
     assert bullmq.may_be_stall({"event": "waiting", "prev": "active"})
     assert bullmq.is_stalled({"event": "stalled", "jobId": "1"}, "1")
     assert bullmq.where_of([None, -1, *[None] * 5]) == (None, None, 0)

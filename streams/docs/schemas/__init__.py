@@ -10,17 +10,7 @@ from typing import Final
 
 from streams import topology
 from streams.docs.schemas.events import Entry, Job, Observation, Parent
-from streams.docs.schemas.internal import (
-    Checkpoint,
-    Compared,
-    Expired,
-    Gap,
-    Heartbeat,
-    Probe,
-    Refused,
-    Snapshot,
-    TableCounts,
-)
+from streams.docs.schemas.internal import Checkpoint, Gap, Heartbeat, Probe, Refused, Snapshot, Table
 from streams.docs.schemas.jobs import Alert, Annotations, JobStatus, Labels, Past, Seed, Transition
 from streams.docs.schemas.words import Shape
 
@@ -34,7 +24,7 @@ VALUES: Final[dict[str, tuple[type[Shape], ...]]] = {
     topology.ALERTS: (Alert,),
     topology.PROBES: (Probe,),
     topology.CHECKPOINTS: (Checkpoint,),
-    topology.HEALTH: (Heartbeat, Gap, Expired, Snapshot, Compared, Refused, TableCounts),
+    topology.HEALTH: (Heartbeat, Gap, Snapshot, Table, Refused),
     topology.DEAD_LETTERS: (),
 }
 """What the values of each topic look like; dead letters are whatever came."""
