@@ -64,6 +64,11 @@ class Engine:
         complete = all(part.ready for part in self.parts.values())
         return self._assigned_at is not None and not self._without_table and complete
 
+    def folded_to(self, number: int) -> int | None:
+        """The offset before which this partition is folded; None where it is not ours, or not yet known."""
+        part = self.parts.get(number)
+        return None if part is None else part.folded_to
+
     # -- life of an assignment
 
     async def assign(self, assigned: set[TP], generation: int) -> None:

@@ -70,6 +70,7 @@ class Part:
         "producer",
         "queue",
         "queued_events",
+        "read_to",
         "ready",
         "started_at",
         "task",
@@ -92,6 +93,7 @@ class Part:
         self.closing = False
         self.ready = False
         self.next_offset = 0
+        self.read_to: int | None = None
         self.started_at = 0.0
 
     @property
@@ -120,6 +122,15 @@ class Part:
             self.tick_queued = True
             self.queue.append(Tick(now_ms))
             self.wake.set()
+
+    @property
+    def folded_to(self) -> int | None:
+        """Everything before this offset is folded and committed; None where nothing was fetched yet.
+
+        Between two batches that is the consumer's position, which passes markers and aborted records.
+        """
+        waiting = next((message.records for message in self.leftovers() if message.records), None)
+        return self.read_to if waiting is None else waiting[0].offset
 
     def close(self) -> None:
         """No new transaction from here on."""

@@ -153,7 +153,15 @@ class BatchConsumer(driver.Consumer):
         for found, records in fetched.items():
             if not await self._hand_on(TP(found.topic, found.partition), records, generation):
                 break
+        else:
+            self._note_positions()
         recovery.track(self, self.app.engine.store)
+
+    def _note_positions(self) -> None:
+        """All that was fetched has been handed on: what lies before the positions is in the partitions' queues."""
+        for part in self.app.engine.parts.values():
+            if part.tp in self.sought:
+                part.read_to = recovery.position(self, part.tp)
 
     def _current(self, generation: int) -> bool:
         stopping: bool = self.should_stop or not self.flow_active

@@ -8,21 +8,33 @@ from typing import Final
 
 from streams import engine, telemetry, topology
 from streams.settings import Settings
+from streams.worker.comparisons import Comparisons
+from streams.worker.counts import Balance
 from streams.worker.drift import Heartbeats
 from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
+from streams.worker.health import Follower
 from streams.worker.meters import Meters
+from streams.worker.outputs import Outputs
 from streams.worker.records import ROWS
+from streams.worker.repairs import Repairs
 
 log = logging.getLogger("streams.worker")
 
 GAUGES_INTERVAL_S: Final = 1.0
 MAX_QUEUED: Final = 6_000
 """Records that one partition reads ahead: three transactions' worth. More only takes memory (1.4 kB a record)."""
-_OUTPUTS: Final = (topology.TRANSITIONS, topology.ALERTS, topology.PROBES, topology.DEAD_LETTERS)
+_OUTPUTS: Final = (topology.TRANSITIONS, topology.ALERTS, topology.PROBES, topology.DEAD_LETTERS, topology.HEALTH)
 
 
-def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchApp:
+def build_app(
+    settings: Settings,
+    meters: Meters | None = None,
+    comparisons: Comparisons | None = None,
+    balance: Balance | None = None,
+) -> engine.BatchApp:
     """The Faust app: `events` folded into the table `JobStatus`, whose changelog is `status`.
+
+    `comparisons` and `balance` are fed from `health` by whoever follows it; without them nothing is compared.
 
     To be called inside the loop that will run it (RuntimeError otherwise). Connects to nothing yet.
     """
@@ -37,21 +49,26 @@ def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchA
         exactly_once=settings.delivery == "exactly_once",
         max_queued=MAX_QUEUED,
     )
-    return engine.build(options, JobStatusHandler(settings, meters))
+    repairs = Repairs(Outputs(settings), comparisons, balance)
+    app = engine.build(options, JobStatusHandler(settings, meters, repairs))
+    repairs.folded_to = app.engine.folded_to
+    return app
 
 
 async def main(settings: Settings) -> int:
     """Run until SIGTERM or Ctrl-C; returns the exit code."""
     metrics = telemetry.Metrics("worker")
-    heartbeats = Heartbeats(settings)
+    heartbeats = Heartbeats()
     meters = Meters(metrics, settings.kafka.partitions, heartbeats.counts)
-    app = build_app(settings, meters)
+    comparisons, balance = Comparisons(), Balance()
+    following = Follower(settings, comparisons, [balance.take, heartbeats.take])
+    app = build_app(settings, meters, comparisons, balance)
     port = settings.worker.http_port
     async with telemetry.serve(settings.http_host, port, "worker.http_port", metrics, lambda: app.readiness().missing):
         log.info("worker %s: %s", settings.worker.app_id, settings.kafka.bootstrap_servers)
         beside = [
             asyncio.create_task(_keep_gauges(app, meters), name="gauges"),
-            asyncio.create_task(heartbeats.follow(), name="heartbeats"),
+            asyncio.create_task(following.follow(), name="health"),
         ]
         try:
             return await engine.run(app, tick_interval_s=TICK_INTERVAL_S, on_started=lambda: log.info("ready"))

@@ -6,18 +6,11 @@ Only a worker that holds all partitions can tell; with several, compare `sum by 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
-from streams import topology
 from streams.core import lifecycle as lc
-from streams.settings import Settings
-from streams.wire import JSONDecodeError, loads
 
 log = logging.getLogger(__name__)
 
@@ -57,35 +50,13 @@ def drift(
 class Heartbeats:
     """The newest counts of each queue, as the bridge tells them on `health`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self.counts: dict[Queue, dict[str, int]] = {}
 
-    async def follow(self) -> None:
-        """Read heartbeats from now on, until cancelled. Kafka away: tried again, silently; others say it."""
-        while True:
-            consumer = AIOKafkaConsumer(**self._settings.kafka.reader())
-            try:
-                await consumer.start()
-                partition = TopicPartition(self._settings.topic(topology.HEALTH), 0)
-                consumer.assign([partition])
-                await consumer.seek_to_end(partition)
-                while True:
-                    for records in (await consumer.getmany(timeout_ms=1000)).values():
-                        for record in records:
-                            self.take(record.value)
-            except (KafkaError, OSError) as error:
-                log.debug("heartbeats: %r", error)
-                await asyncio.sleep(RETRY_S)
-            finally:
-                await consumer.stop()
-
-    def take(self, value: bytes | None) -> None:
-        """Remember a heartbeat; anything else on `health` is passed over."""
-        try:
-            health = loads(value or b"")
-            source, queue = health["source"], health["queue"]
-            if health["type"] == "heartbeat" and isinstance(source, str) and isinstance(queue, str):
-                self.counts[source, queue] = by_state(health)
-        except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            log.debug("on health: %r", error)
+    def take(self, record: Mapping[str, Any]) -> None:
+        """Remember a heartbeat; anything else on `health` is passed over. Raises what a strange record leads to:
+        KeyError, TypeError, AttributeError.
+        """
+        source, queue = record["source"], record["queue"]
+        if record["type"] == "heartbeat" and isinstance(source, str) and isinstance(queue, str):
+            self.counts[source, queue] = by_state(record)

@@ -17,6 +17,7 @@ from streams.worker.index import PartitionIndex
 from streams.worker.meters import BatchMeter, Meters
 from streams.worker.outputs import Outputs
 from streams.worker.records import event_of
+from streams.worker.repairs import Repairs
 
 TICK_INTERVAL_S = 0.25
 PROBES_PER_TICK = 500
@@ -40,10 +41,11 @@ def rules_of(settings: Settings) -> Rules:
 class JobStatusHandler:
     """The engine's handler. Indexes and meters change only after a commit, so a batch may be folded again."""
 
-    def __init__(self, settings: Settings, meters: Meters) -> None:
+    def __init__(self, settings: Settings, meters: Meters, repairs: Repairs | None = None) -> None:
         self._rules = rules_of(settings)
         self._outputs = Outputs(settings)
         self._meters = meters
+        self._repairs = repairs
         self._verify_per_tick = max(int(settings.worker.verify_per_s * TICK_INTERVAL_S), 1)
         self._indexes: dict[int, PartitionIndex] = {}
         self._batches: dict[int, tuple[Tx, BatchMeter]] = {}
@@ -88,6 +90,9 @@ class JobStatusHandler:
             visit = deadlines.visit(row, now_ms, self._rules) if row is not None else None
             if row is not None and visit is not None:
                 self._visit(tx, key, row, visit, now_ms, meter)
+        if self._repairs is not None:
+            budget = max(self._share_of_verifications() - len(meter.asked), 1)
+            meter.compared = self._repairs.on_tick(tx, now_ms, budget)
 
     def _share_of_verifications(self) -> int:
         """The setting is for the whole worker; its partitions tick together."""
@@ -116,6 +121,8 @@ class JobStatusHandler:
         """The table of a partition is complete: build its index."""
         index = self._indexes[partition] = PartitionIndex()
         index.restore(rows)
+        if self._repairs is not None:
+            self._repairs.assigned(partition, index)
         self._meters.assigned(partition, index)
 
     def on_committed(self, partition: int, staged: Mapping[bytes, Row | None], batch: BatchInfo) -> None:
@@ -131,6 +138,8 @@ class JobStatusHandler:
             if meter is not None and meter.asked:
                 index.asked(meter.asked, meter.now_ms)
         if meter is not None:
+            if self._repairs is not None:
+                self._repairs.committed(partition, staged, meter.compared, meter.corrected)
             self._meters.committed(meter, batch)
 
     def on_revoked(self, partitions: set[int]) -> None:
@@ -138,6 +147,8 @@ class JobStatusHandler:
         for partition in partitions:
             self._indexes.pop(partition, None)
             self._batches.pop(partition, None)
+            if self._repairs is not None:
+                self._repairs.revoked(partition)
             self._meters.revoked(partition)
 
     def _tell(self, tx: Tx, key: bytes, result: Result, timestamp_ms: int) -> None:

@@ -8,7 +8,7 @@ they are passed over when their bucket comes up. A key whose due time lies in th
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from streams.core.alerts import OPEN
 from streams.core.deadlines import VERIFY, action_of
 from streams.core.job import parse_key
+from streams.core.lifecycle import FINISHED
 from streams.core.row import NOTES, Row
 from streams.wire import loads
 
@@ -66,6 +67,15 @@ class PartitionIndex:
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys of all rows."""
+        return iter(self._due)
+
+    def may_be_asked(self, key: bytes, *, finished: bool) -> bool:
+        """Whether a row is unfinished or has an open alert, or, with `finished`, is there at all."""
+        group = self._group.get(key)
+        return group is not None and (finished or group.state not in FINISHED or key in self.alerts)
 
     def put(self, key: bytes, row: Row) -> None:
         """The row as it now stands."""

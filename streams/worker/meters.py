@@ -11,6 +11,7 @@ from streams.core.events import Event
 from streams.core.step import Result
 from streams.engine import BatchInfo
 from streams.telemetry import Metrics
+from streams.worker.comparisons import Comparison
 from streams.worker.drift import Queue, drift
 from streams.worker.index import Group, PartitionIndex
 
@@ -35,7 +36,7 @@ class BatchMeter:
     Numbers, not the records themselves: kept alive until the commit they would cost more than the counting.
     """
 
-    __slots__ = ("alerts", "anomalies", "asked", "dead_letters", "now_ms", "queues")
+    __slots__ = ("alerts", "anomalies", "asked", "compared", "corrected", "dead_letters", "now_ms", "queues")
 
     def __init__(self) -> None:
         self.queues: dict[tuple[str, str], QueueMeter] = {}
@@ -43,6 +44,10 @@ class BatchMeter:
         self.anomalies: list[str] = []
         self.dead_letters: list[str] = []
         self.asked: list[bytes] = []
+        self.corrected: Counter[tuple[str, str]] = Counter()
+        """Rows that looks of a comparison found wrong, by queue."""
+        self.compared: Comparison | None = None
+        """The comparison that this partition says it has done."""
         self.now_ms = 0
 
     def folded(self, event: Event, result: Result) -> None:
@@ -62,6 +67,15 @@ class BatchMeter:
             self.alerts.extend((alert["rule"], alert["status"]) for alert in result.alerts)
         if result.anomalies:
             self.anomalies.extend(result.anomalies)
+        if result.transitions and is_correction(event, result):
+            self.corrected[name] += 1
+
+
+def is_correction(event: Event, result: Result) -> bool:
+    """Whether a look at a whole queue, or at a row not heard of, has changed what a row said of a job that is there."""
+    first = result.transitions[0]
+    asked = event.get("reason") in ("snapshot", "verify")
+    return bool(first["observed"] and asked and first["from"] is not None and result.row is not None)
 
 
 class Meters:
@@ -95,6 +109,8 @@ class Meters:
         child = self._metrics.child
         for name, queue in meter.queues.items():
             child("worker_events_total", *name).inc(queue.events)
+            if meter.corrected[name]:
+                child("worker_rows_corrected_total", *name).inc(meter.corrected[name])
             self._moved(name, queue.moves)
         for reason, count in Counter(meter.dead_letters).items():
             child("worker_dead_letters_total", reason).inc(count)

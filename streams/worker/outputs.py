@@ -8,7 +8,7 @@ from typing import Any
 from streams import topology
 from streams.clock import wall_ms
 from streams.core.events import BadRecordError, Event
-from streams.core.job import escape, partition_of
+from streams.core.job import escape, job_key, partition_of
 from streams.engine import ConsumerRecord, Tx, Unwritable
 from streams.settings import Settings
 from streams.wire import NO_HEADERS, Unpackable, cloud_event, dumps, pack
@@ -30,6 +30,7 @@ class Outputs:
         self._transitions = settings.topic(topology.TRANSITIONS)
         self._alerts = settings.topic(topology.ALERTS)
         self._probes = settings.topic(topology.PROBES)
+        self._health = settings.topic(topology.HEALTH)
         self._dead_letters = settings.topic(topology.DEAD_LETTERS)
         self._partitions = settings.kafka.partitions
 
@@ -65,6 +66,31 @@ class Outputs:
             "asked_at": now_ms,
         }
         tx.emit(self._probes, key, dumps(value), NO_HEADERS, now_ms)
+
+    def health(
+        self, tx: Tx, kind: str, value: dict[str, Any], now_ms: int, mark: str, queue: tuple[str, str] | None
+    ) -> None:
+        """A record on `health`, of a queue or of all; `mark` tells those of one kind and ms apart."""
+        name = "" if queue is None else f"{escape(queue[0])}/{escape(queue[1])}"
+        source, queue_name = (None, None) if queue is None else queue
+        whole = {"type": kind, "source": source, "queue": queue_name, "at": now_ms, **value}
+        ce_id = f"{name}/{kind}/{mark}/{now_ms}".encode()
+        headers = cloud_event(ce_id, f"bullmq.health.{kind}.v1", f"/{name}", now_ms)
+        tx.emit(self._health, name.encode() or None, dumps(whole), headers, now_ms, 0)
+
+    def compare(self, tx: Tx, queue: tuple[str, str], reason: str, request: str, now_ms: int) -> None:
+        """Ask the bridge to compare a whole queue."""
+        source, name = queue
+        value = {
+            "source": source,
+            "queue": name,
+            "job_id": "",
+            "reason": reason,
+            "request": request,
+            "asked_at": now_ms,
+        }
+        key = job_key(source, name, "").encode()
+        tx.emit(self._probes, key, dumps(value), NO_HEADERS, now_ms, partition_of(key, self._partitions))
 
     def dead_letter(self, tx: Tx, record: ConsumerRecord, error: BadRecordError) -> None:
         """Set a record aside as it came, with where it came from and what is wrong with it (contract 2.5)."""

@@ -14,6 +14,7 @@ from streams.wire import dumps, loads
 from streams.worker.handler import JobStatusHandler
 from streams.worker.meters import Meters
 from streams.worker.records import ROWS
+from streams.worker.repairs import Repairs
 
 PARTITION = 3
 TABLE = "t.status.v1"
@@ -45,10 +46,17 @@ def batch(*records: ConsumerRecord, committed_at_ms: int = 2_000) -> BatchInfo:
 class Worker:
     """One partition of a worker: the engine's part is played by hand."""
 
-    def __init__(self, *, limit_bytes: int = 900_000, rows: dict[bytes, Any] | None = None, **environ: str) -> None:
+    def __init__(
+        self,
+        *,
+        limit_bytes: int = 900_000,
+        rows: dict[bytes, Any] | None = None,
+        repairs: Repairs | None = None,
+        **environ: str,
+    ) -> None:
         self.metrics = telemetry.Metrics("worker")
         self.meters = Meters(self.metrics)
-        self.handler = JobStatusHandler(settings(**environ), self.meters)
+        self.handler = JobStatusHandler(settings(**environ), self.meters, repairs)
         self.limit_bytes = limit_bytes
         self.rows = {key: dumps(row) for key, row in (rows or {}).items()}
         self.handler.on_recovered(PARTITION, self.rows)

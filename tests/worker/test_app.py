@@ -13,7 +13,7 @@ from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
 from tests.engine.fakes import until
 from tests.worker.build import settings
 
-OUTPUTS = {"transitions", "alerts", "probes", "dead-letters"}
+OUTPUTS = {"transitions", "alerts", "probes", "dead-letters", "health"}
 
 
 async def test_the_app_is_told_all_by_the_settings():
@@ -53,7 +53,7 @@ class Running:
         self.pages: dict[str, str] = {}
         monkeypatch.setattr("streams.worker.app.engine.run", self.run)
         monkeypatch.setattr("streams.worker.app.GAUGES_INTERVAL_S", 0.01)
-        monkeypatch.setattr("streams.worker.app.Heartbeats.follow", lambda _: self.follow())
+        monkeypatch.setattr("streams.worker.app.Follower.follow", lambda _: self.follow())
 
     async def run(self, app, *, tick_interval_s, on_started):
         assert tick_interval_s == TICK_INTERVAL_S
