@@ -1,53 +1,48 @@
-"""What a comparison of a whole queue asks of a row: whether its looks touched it, and if not, whether to ask."""
+"""What a comparison of a queue asks about: the rows that its walk over BullMQ's places has not touched."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from streams.core import alerts
 from streams.core import lifecycle as lc
-from streams.core.alerts import OPEN
 from streams.core.events import order_of
 from streams.core.row import NOTES, Row
 
+FAILOVER: Final = "failover"
 
-class Begin(NamedTuple):
-    """When a comparison began: the stream's history, its last id, and Redis' clock (ms) then.
 
-    `common` = the last id that a history which has just ended shares with this one: what was told of later entries may
-    be undone. None where none has ended.
-    """
+class Start(NamedTuple):
+    """Where a comparison began, as its `started` says on `health`: the place of a look made at that moment."""
 
     epoch: int
     stream_id: str
     observed_at: int
-    common: str | None = None
-
-    @property
-    def undone(self) -> bool:
-        """Whether finished rows may be wrong too."""
-        return self.common is not None
 
 
-def is_untouched(row: Row, begin: Begin) -> bool:
-    """Whether nothing was heard of a row since the comparison began: neither an entry nor a look."""
-    at = (row.get("epoch", 0), order_of(row["position"], row["observed_at"]))
-    return at < (begin.epoch, order_of(begin.stream_id, begin.observed_at))
+def is_touched(row: Row, start: Start) -> bool:
+    """Whether the row was heard of since the comparison began: an entry behind it, or a look of it or after it."""
+    epoch: int = row.get("epoch", 0)
+    if epoch != start.epoch:
+        return epoch > start.epoch
+    return order_of(row["position"], row["observed_at"]) >= order_of(start.stream_id, start.observed_at)
 
 
-def must_ask(row: Row, begin: Begin) -> bool:
-    """Whether a row that the comparison's looks did not touch may be wrong.
+def must_ask(row: Row, start: Start, *, reason: str, common_id: str | None = None) -> bool:
+    """Whether a row that stands in the table when a comparison has finished is to be asked about.
 
-    BullMQ forgets finished jobs by itself, so of these only two kinds are asked about: those with an open alert, which
-    ends when somebody cleans the job away, and those that were told something which another history has undone.
+    So are rows that the walk did not touch and that are unfinished or have an open alert: it looks at every job that is
+    in a place. After a failover so are finished ones whose last entry stands behind `common_id`, the newest id that
+    both histories have (None: there is none), since Redis may have undone it.
     """
-    if not is_untouched(row, begin):
+    if is_touched(row, start):
         return False
-    if row["state"] not in lc.FINISHED or OPEN in row[NOTES]:
+    if row["state"] not in lc.FINISHED or alerts.OPEN in row[NOTES]:
         return True
-    return begin.common is not None and _is_behind(row, begin)
+    return reason == FAILOVER and _is_behind(row, start, common_id)
 
 
-def _is_behind(row: Row, begin: Begin) -> bool:
-    if row.get("epoch", 0) >= begin.epoch or begin.common is None:
+def _is_behind(row: Row, start: Start, common_id: str | None) -> bool:
+    if row.get("epoch", 0) >= start.epoch:
         return False
-    return order_of(row["position"], row["observed_at"]) > order_of(begin.common, None)
+    return common_id is None or order_of(row["position"], None) > order_of(common_id, None)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streams.core.compare import Begin
+from streams.core.compare import FAILOVER, Start, must_ask
+from streams.core.row import Row
 
 KEPT_MS: Final = 600_000
 """How long a comparison is remembered: one whose end was not heard of within this time is begun again by its cause."""
@@ -27,13 +28,25 @@ class Comparison:
 
     request: str
     name: Queue
-    begin: Begin
+    start: Start
+    reason: str
+    common_id: str | None
+    """Where a history has just ended: the last id that it shares with this one, None where there is none."""
     started_at: int
     finished: bool = False
     ends: Mapping[int, int] | None = None
     compared: set[int] = field(default_factory=set)
     corrected_before: Counter[int] = field(default_factory=Counter)
     """Per partition: rows of the queue that looks had corrected before it began."""
+
+    @property
+    def concerns_finished(self) -> bool:
+        """Whether finished rows may be wrong too."""
+        return self.reason == FAILOVER
+
+    def must_ask(self, row: Row) -> bool:
+        """Whether a row that stands in the table at the end is to be asked about."""
+        return must_ask(row, self.start, reason=self.reason, common_id=self.common_id)
 
 
 class Comparisons:
@@ -75,10 +88,9 @@ class Comparisons:
 
     def _start(self, request: str, record: Mapping[str, Any]) -> None:
         name = (str(record["source"]), str(record["queue"]))
-        common = self._common.get(name) if record["reason"] == "failover" else None
-        begin = Begin(int(record["epoch"]), str(record["stream_id"]), int(record["observed_at"]), common)
+        start = Start(int(record["epoch"]), str(record["stream_id"]), int(record["observed_at"]))
         self._by_request.pop(request, None)  # begun again after a stop of the bridge
-        found = Comparison(request, name, begin, int(record["at"]))
+        found = Comparison(request, name, start, str(record["reason"]), self._common.get(name), int(record["at"]))
         found.corrected_before = Counter(self.corrected.get(name, {}))
         self._by_request[request] = found
         self._forget(before_ms=found.started_at - KEPT_MS)

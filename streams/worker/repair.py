@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from streams.core import compare, deadlines
+from streams.core import deadlines
 from streams.core.job import job_key
 from streams.core.row import Row
 from streams.engine import Tx
@@ -90,7 +90,9 @@ class PartitionRepair:
             if looked_at == ROWS_PER_TICK:
                 return
             task.at += 1
-            if key.startswith(task.prefix) and self._index.may_be_asked(key, finished=task.comparison.begin.undone):
+            if key.startswith(task.prefix) and self._index.may_be_asked(
+                key, finished=task.comparison.concerns_finished
+            ):
                 looked_at += 1
                 if self._untouched(tx, task, key):
                     task.open[key] = (0, 0)
@@ -98,13 +100,13 @@ class PartitionRepair:
     @staticmethod
     def _untouched(tx: Tx, task: Task, key: bytes) -> bool:
         row = tx.get(key)
-        return row is not None and compare.must_ask(row, task.comparison.begin)
+        return row is not None and task.comparison.must_ask(row)
 
     def _ask(self, tx: Tx, task: Task, now_ms: int, budget: int) -> None:
         due = [key for key, (again_at, _) in task.open.items() if again_at <= now_ms]
         for key in due[:budget]:
             row = tx.get(key)
-            if row is None or not compare.must_ask(row, task.comparison.begin):
+            if row is None or not task.comparison.must_ask(row):
                 del task.open[key]
                 continue
             address = {"source": row["source"], "queue": row["queue"], "job_id": row["id"]}

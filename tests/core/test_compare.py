@@ -1,54 +1,80 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from streams.core.compare import Begin, is_untouched, must_ask
+from streams.core.compare import Start, is_touched, must_ask
+from tests.core.build import BORN, Life, entry, job, look, running
 
-BEGIN = Begin(1, "500-3", 600)
+RAN = {"processed_on": 2_000, "attempts_started": 1}
 
 
-def row(position="500-3", observed_at=None, epoch=1, state="waiting", **notes):
-    return {"position": position, "observed_at": observed_at, "epoch": epoch, "state": state, "_": notes}
+def completed(**more: Any) -> Life:
+    life = running()
+    life.apply(entry("completed", 3_000, job(**RAN, finished_on=3_000), **more))
+    return life
+
+
+def failed() -> Life:
+    life = running()
+    life.apply(entry("failed", 3_000, job(**RAN, finished_on=3_000), fields={"failedReason": "no"}))
+    return life
 
 
 @pytest.mark.parametrize(
-    ("touched", "row"),
+    ("start", "touched"),
     [
-        (False, row("500-3")),
-        (False, row("500-2", 900)),
-        (False, row("500-3", 599)),
-        (True, row("500-3", 600)),
-        (True, row("500-4")),
-        (True, row("1000-0")),
-        (False, row("1000-0", epoch=0)),
-        (True, row("1-0", epoch=2)),
-        (False, {"position": "9-0", "observed_at": None, "state": "waiting", "_": {}}),
+        (Start(0, "2000-0", 0), False),  # the row's last is an entry: it stands before any look at the same id
+        (Start(0, "1999-9", 10**9), True),
+        (Start(0, "2000-1", 0), False),
+        (Start(1, "1-0", 0), False),
     ],
 )
-def test_touched_is_what_an_entry_or_a_look_has_reached_since(touched, row):
-    assert is_untouched(row, BEGIN) is not touched
+def test_a_row_last_changed_by_an_entry(start, touched):
+    assert is_touched(running().live, start) is touched
 
 
-@pytest.mark.parametrize("state", ["waiting", "active", "delayed", "paused", "stuck"])
-def test_every_unfinished_row_that_was_not_touched_is_asked_about(state):
-    assert must_ask(row(state=state), BEGIN)
-    assert not must_ask(row("501-0", state=state), BEGIN)
+@pytest.mark.parametrize(("observed_at", "touched"), [(2_499, True), (2_500, True), (2_501, False)])
+def test_a_row_last_changed_by_a_look(observed_at, touched):
+    life = running()
+    life.apply(look("active", 2_500, job(**RAN), lock_ttl_ms=1, stream_id="2000-0"))
+    assert is_touched(life.live, Start(0, "2000-0", observed_at)) is touched
 
 
-@pytest.mark.parametrize("state", ["completed", "failed"])
-class TestFinishedRows:
-    def test_are_left_alone(self, state):
-        assert not must_ask(row(state=state), BEGIN)
+def test_a_row_of_a_later_history_is_touched_whatever_its_id():
+    life = running()
+    life.apply(look("active", 2_500, job(**RAN), lock_ttl_ms=1, stream_id="5-0", epoch=1))
+    assert is_touched(life.live, Start(0, "9999-0", 9_999))
+    assert is_touched(life.live, Start(1, "5-0", 2_500))
+    assert not is_touched(life.live, Start(1, "5-1", 0))
 
-    def test_are_asked_about_while_they_have_an_open_alert(self, state):
-        assert must_ask(row(state=state, alerts={"failed": {}}), BEGIN)
 
-    @pytest.mark.parametrize(
-        ("position", "epoch", "asked"),
-        [("400-1", 0, True), ("400-0", 0, False), ("300-0", 0, False), ("450-0", 1, False)],
-    )
-    def test_are_asked_about_where_another_history_may_have_undone_them(self, state, position, epoch, asked):
-        begin = Begin(1, "500-3", 600, "400-0")
-        assert begin.undone
-        assert must_ask(row(position, state=state, epoch=epoch), begin) is asked
-        assert not BEGIN.undone
+def test_a_row_of_0_1_is_of_history_0():
+    row = {**running().live}
+    del row["epoch"]
+    assert is_touched(row, Start(0, "1999-0", 0))
+    assert not is_touched(row, Start(1, "1-0", 0))
+
+
+@pytest.mark.parametrize(
+    ("life", "asked"),
+    [
+        (running(), True),
+        (Life(entry("added", BORN, job())), True),
+        (failed(), True),
+        (completed(), False),
+    ],
+)
+def test_what_the_walk_did_not_touch_is_asked_about_unless_it_has_ended(life, asked):
+    assert must_ask(life.live, Start(0, "5000-0", 5_000), reason="gap") is asked
+    assert not must_ask(life.live, Start(0, "999-0", 0), reason="gap")
+
+
+@pytest.mark.parametrize(("common_id", "asked"), [("2999-9", True), ("3000-0", False), ("9-9", True), (None, True)])
+def test_after_a_failover_what_ended_behind_the_common_id_is_asked_about_too(common_id, asked):
+    start = Start(1, "2000-0", 5_000)
+    assert must_ask(completed().live, start, reason="failover", common_id=common_id) is asked
+    assert not must_ask(completed().live, start, reason="gap", common_id=common_id)
+    same_history = Start(0, "5000-0", 5_000)
+    assert not must_ask(completed().live, same_history, reason="failover", common_id=common_id)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.core.compare import Begin
+from streams.core.compare import Start
 from streams.worker.comparisons import KEPT_MS, Comparisons
 
 NAME = ("s", "q")
@@ -33,7 +33,7 @@ def test_a_comparison_is_due_once_it_is_finished_and_placed():
     assert list(comparisons.due(0)) == []
     comparison.ends = {0: 5}
     assert list(comparisons.due(0)) == [comparison]
-    assert (comparison.name, comparison.begin) == (NAME, Begin(1, "5-0", 7, None))
+    assert (comparison.name, comparison.start) == (NAME, Start(1, "5-0", 7))
 
 
 def test_what_a_partition_has_compared_is_not_due_there_any_more():
@@ -51,7 +51,7 @@ def test_one_begun_again_is_due_again_from_its_new_begin():
     assert list(comparisons.due(0)) == []
     comparisons.take(snapshot("finished"))
     (comparison,) = comparisons.unplaced()
-    assert comparison.begin.observed_at == 9
+    assert comparison.start.observed_at == 9
 
 
 def test_after_a_failover_the_common_id_counts_and_after_a_drift_it_does_not():
@@ -60,10 +60,10 @@ def test_after_a_failover_the_common_id_counts_and_after_a_drift_it_does_not():
     comparisons.take({"type": "gap", "source": "s", "queue": "q", "at": 1, "cause": "trimmed", "from_id": "4-0"})
     comparisons.take(snapshot("started", "a", reason="failover"))
     comparisons.take(snapshot("started", "b"))
-    for request, common in (("a", "3-0"), ("b", None)):
+    for request, also in (("a", True), ("b", False)):
         comparisons.take(snapshot("finished", request))
         found = next(each for each in comparisons.unplaced() if each.request == request)
-        assert found.begin.common == common
+        assert (found.common_id, found.concerns_finished) == ("3-0", also)
 
 
 def test_old_ones_are_forgotten():
