@@ -142,6 +142,8 @@ class Compared(HealthRecord):
     """Rows that were wrong."""
     closed: Ms
     """Rows whose job is gone."""
+    reason: Why | None = None
+    """Why the comparison was made, where the worker knows."""
 
 
 class TableCounts(Shape):
