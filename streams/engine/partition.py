@@ -65,6 +65,7 @@ class Part:
 
     __slots__ = (
         "closing",
+        "committed",
         "generation",
         "next_offset",
         "producer",
@@ -94,6 +95,8 @@ class Part:
         self.ready = False
         self.next_offset = 0
         self.read_to: int | None = None
+        self.committed = 0
+        """The group's offset, as this assignment found or left it."""
         self.started_at = 0.0
 
     @property
