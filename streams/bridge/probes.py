@@ -46,9 +46,8 @@ def parse(value: bytes | None, sent_ms: int | None) -> Question:
     """
     try:
         asked: Any = wire.loads(value or b"")
-        question = Question(
-            *(asked[name] for name in ("source", "queue", "job_id", "reason")), asked.get("request") or ""
-        )
+        source, queue, job_id, reason = (asked[name] for name in ("source", "queue", "job_id", "reason"))
+        question = Question(source, queue, job_id, reason, asked.get("request") or "")
         waited_ms = 0 if sent_ms is None else sent_ms - int(asked["asked_at"])
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         raise DroppedError("malformed") from None
