@@ -77,7 +77,7 @@ class Encoder:
 
     def entry(self, entry: Entry) -> list[Record]:
         """The entry's record on events, and what had to be set aside of it."""
-        fields, cut = self._cut(entry.fields)
+        fields, cut = self._cut(entry.fields) if "failedReason" in entry.fields else (entry.fields, [])
         value: dict[str, Any] = {
             "kind": "entry",
             "source": self._stream.source,
@@ -95,7 +95,8 @@ class Encoder:
             value["job"], cut_of_job = self._job(entry.job)
             value["job_as_of"] = entry.job_as_of
             value["enriched"] = not entry.left_out
-            cut = [*cut, *cut_of_job, *(f"job.{bullmq.our_name(name)}" for name in entry.left_out)]
+            if cut_of_job or entry.left_out:
+                cut = [*cut, *cut_of_job, *(f"job.{bullmq.our_name(name)}" for name in entry.left_out)]
         if entry.event == bullmq.WAITING:
             value["where"] = entry.where
             if entry.stalled:
@@ -156,11 +157,8 @@ class Encoder:
         return f"{stream_id}~{self._stream.epoch}" if self._stream.epoch else stream_id
 
     def _cut(self, fields: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-        reason = fields.get("failedReason")
-        if reason is None or len(reason) <= self._max_text_bytes // 4:
-            return fields, []
         texts = bullmq.Texts(self._max_text_bytes)
-        return {**fields, "failedReason": texts.fit("fields.failedReason", reason)}, texts.cut
+        return {**fields, "failedReason": texts.fit("fields.failedReason", fields["failedReason"])}, texts.cut
 
     def _record(self, value: dict[str, Any], at_ms: int, headers: wire.Headers, item: Entry | Look) -> list[Record]:
         extra: list[Record] = []

@@ -54,8 +54,14 @@ def decode_job(hash_: dict[str, str], *, embed: bool = False, texts: Texts | Non
 
 def _count(hash_: dict[str, str], *names: str) -> int | None:
     """The first of two fields that says a number, and not 0; None where neither can be read."""
-    values = [number(hash_[name]) for name in names if name in hash_]
-    return next((value for value in values if value), 0 if 0 in values or not values else None)
+    found: int | None = 0
+    for name in names:
+        text = hash_.get(name)
+        if text is not None:
+            found = number(text)
+            if found:
+                break
+    return found
 
 
 def _cut(hash_: dict[str, str], job: dict[str, Any], texts: Texts) -> None:
@@ -101,12 +107,16 @@ class Texts:
 
 def number(text: str | None) -> int | None:
     """An integer from BullMQ's decimal text (BullMQ 4 writes some as floats), None where it is none or too large."""
+    if text is not None and len(text) <= _SURELY_FITS and text.isascii() and text.isdigit():
+        return int(text)
     value = _exact(text)
     return value if value is not None and -LARGEST <= value <= LARGEST else None
 
 
 def time_of(text: str) -> int | None:
     """As `number`, but what is too large is the nearest that fits: for times and delays."""
+    if len(text) <= _SURELY_FITS and text.isascii() and text.isdigit():
+        return int(text)
     value = _exact(text)
     return None if value is None else max(-LARGEST, min(LARGEST, value))
 
@@ -198,6 +208,8 @@ def _with_more(told: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 LARGEST: Final = 2**63 - 1
+_SURELY_FITS: Final = 18
+"""Digits: the largest number of 64 bits has 19."""
 _LONGEST_NUMBER: Final = 400
 """Characters: JavaScript's largest has 309."""
 

@@ -65,9 +65,10 @@ class Chunk:
 
     def append(self, records: Iterable[Record]) -> None:
         """Records whose bytes count."""
-        for record in records:
-            self.records.append(record)
-            self.size_bytes += len(record.value) + len(record.key) + _RECORD_BYTES
+        before = len(self.records)
+        self.records.extend(records)
+        own = self.records[before:]
+        self.size_bytes += sum([len(record.value) + len(record.key) for record in own]) + _RECORD_BYTES * len(own)
 
     def add(self, other: Chunk) -> None:
         """Append another chunk, made later."""

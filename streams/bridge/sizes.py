@@ -8,7 +8,6 @@ each are measured first. In a calm queue that is done for the payload of new job
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Final
 
 from streams.bridge import bullmq
@@ -50,6 +49,7 @@ class Sizes:
         self.mean_bytes: float = _FIRST_GUESS_BYTES
         self._unsure = _UNSURE_JOBS
         self._hashes: dict[str, Hash] = {}
+        self._usual = Hash(_FIRST_GUESS_BYTES)
         self.read_bytes = 0
         """Of hashes read since the last turn, in memory."""
 
@@ -61,6 +61,7 @@ class Sizes:
     def forget(self) -> None:
         """Sizes of single jobs hold for one turn."""
         self._hashes.clear()
+        self._usual = Hash(int(self.mean_bytes))
         self.read_bytes = 0
 
     def commands(self, keys: Keys, job_ids: Iterable[str], new: Collection[str]) -> list[bytes]:
@@ -71,30 +72,31 @@ class Sizes:
 
     def learn(self, job_ids: Iterable[str], new: Collection[str], replies: list[Any], most_bytes: int) -> None:
         """The answers to `commands`. A field longer than `most_bytes` fits into no record, and is not read."""
-        lengths = iter(0 if isinstance(reply, Exception) else int(reply) for reply in replies)
+        lengths = iter([reply if isinstance(reply, int) else 0 for reply in replies])
         if self.calm:
             for job_id in job_ids:
-                if job_id in new:
-                    self._note(job_id, {"data": next(lengths)}, most_bytes)
+                if job_id in new and (length := next(lengths)) > _SMALL_BYTES:
+                    self._note(job_id, {"data": length}, most_bytes)
             return
         for job_id in job_ids:
-            self._note(job_id, {name: next(lengths) for name in bullmq.SIZED}, most_bytes)
+            fields = {name: next(lengths) for name in bullmq.SIZED}
+            if sum(fields.values()) > _SMALL_BYTES:
+                self._note(job_id, fields, most_bytes)
 
     def _note(self, job_id: str, lengths: dict[str, int], most_bytes: int) -> None:
         total = sum(lengths.values())
-        if total > _SMALL_BYTES:
-            self._unsure = _UNSURE_JOBS
+        self._unsure = _UNSURE_JOBS
         left_out = {name: size for name, size in lengths.items() if size > most_bytes and name not in _TEXTS}
         for name, size in sorted(lengths.items(), key=lambda pair: -pair[1]):
             if total - sum(left_out.values()) <= MULTI_BYTES:
                 break
             left_out[name] = size
         rest = total - sum(left_out.values())
-        self._hashes[job_id] = Hash(int(max(rest, min(self.mean_bytes, _SMALL_BYTES))), left_out)
+        self._hashes[job_id] = Hash(int(max(rest, _FIRST_GUESS_BYTES)), left_out)
 
     def of(self, job_id: str) -> Hash:
         """What is expected of a job's hash."""
-        return self._hashes.get(job_id) or Hash(int(self.mean_bytes))
+        return self._hashes.get(job_id) or self._usual
 
     def is_readable(self, job_id: str) -> bool:
         """Whether a record of this job could be made at all."""
@@ -125,4 +127,4 @@ class Sizes:
 
 def held_bytes(hash_: dict[str, str]) -> int:
     """About what a hash takes in memory."""
-    return _FIELD_BYTES * len(hash_) + sum(map(getsizeof, hash_.values())) - 49 * len(hash_)
+    return _FIELD_BYTES * len(hash_) + sum(map(len, hash_.values()))
