@@ -28,8 +28,11 @@ class ReplicaError(OSError):
 class Identity:
     """Of one source."""
 
-    def __init__(self, *, allow_replica: bool, changed: Callable[[], None]) -> None:
-        """`changed` is called where nothing read before is known to be this server's past."""
+    def __init__(self, *, allow_replica: bool, changed: Callable[[], None], renamed: Callable[[Server], None]) -> None:
+        """`changed` is called where nothing read before is known to be this server's past, `renamed` where it is, and
+        the server's replication has another id since a first replica follows it.
+        """
+        self._renamed = renamed
         self._allow_replica = allow_replica
         self._changed = changed
         self._changed_s = -_STEADY_S
@@ -63,6 +66,8 @@ class Identity:
         self._check_role(server)
         if not server.goes_on_from(before):
             self._changed()
+        elif server.replid != before.replid:
+            self._renamed(self.server)
 
     def _renew(self, but: Link | None = None) -> None:
         for link in self.links:

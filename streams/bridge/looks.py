@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from streams.bridge import bullmq
 from streams.bridge.ids import START, Id, parse_id
@@ -99,13 +99,12 @@ def asks(stream: Stream, now_s: float, limit: int = MULTI_JOBS) -> Iterator[Ask]
     stream.looked_at_s = now_s
     if stream.wanted:
         wanted = {job_id: stream.wanted[job_id] for job_id in _fitting(stream, stream.wanted, limit)}
-        yield _ask_jobs(stream, wanted, lambda: _answered(stream, wanted))
+        yield _ask_jobs(stream, wanted, lambda: _answered(stream, wanted), lambda job_id: _want(stream, wanted, job_id))
     if stream.verify:
         yield _ask_whether_there(stream, list(islice(stream.verify, _VERIFIED)))
     for walk in stream.walks:
         if walk.ids:
-            ids = _fitting(stream, walk.ids, limit)
-            yield _ask_jobs(stream, dict.fromkeys(ids, walk.reason), _advance(walk, len(ids)), walk.request)
+            yield _ask_walked(stream, walk, _fitting(stream, walk.ids, limit))
         elif walk.places:
             yield _ask_page(stream, walk)
 
@@ -139,16 +138,38 @@ def _answered(stream: Stream, wanted: dict[str, str]) -> None:
             stream.searched.discard(job_id)
 
 
-def _advance(walk: Walk, count: int) -> Callable[[], None]:
+def _want(stream: Stream, wanted: dict[str, str], job_id: str) -> None:
+    stream.wanted[job_id] = wanted[job_id]
+
+
+def _ask_walked(stream: Stream, walk: Walk, ids: list[str]) -> Ask:
+    """The next jobs of a comparison. The list they were found in is read again beside them: that is where they wait.
+
+    Those that have left it meanwhile, and are in no other place, come again.
+    """
+    wanted = dict.fromkeys(ids, walk.reason)
+
     def advance() -> None:
-        for _ in range(count):
+        for job_id in ids:
             walk.ids.popleft()
-        walk.done += count
+            stream.searched.discard(job_id)
+        walk.done += len(ids)
 
-    return advance
+    def again(job_id: str) -> None:
+        walk.ids.append(job_id)
+        walk.done -= 1
+
+    return _ask_jobs(stream, wanted, advance, again, walk)
 
 
-def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], None], request: str | None = None) -> Ask:
+def _ask_jobs(
+    stream: Stream,
+    wanted: dict[str, str],
+    answered: Callable[[], None],
+    again: Callable[[str], None],
+    walk: Walk | None = None,
+) -> Ask:
+    """`answered` is called once the answers are there, `again` for each job that has to be searched for first."""
     keys, sizes = stream.keys, stream.sizes
     commands = list(keys.head)
     searched = {job_id for job_id in wanted if job_id in stream.searched}
@@ -158,18 +179,25 @@ def _ask_jobs(stream: Stream, wanted: dict[str, str], answered: Callable[[], Non
         commands.extend(keys.probe(id_))
         if job_id in searched:
             commands.extend(keys.search(id_))
+    again_read = walk.around(keys) if walk is not None else []
+    commands.extend(again_read)
     newest = stream.newest
 
     def read(replies: list[Any]) -> list[Look]:
         head = read_head(replies)
         answered()
+        there = replies.pop() if again_read else []
+        waiting = dict.fromkeys(there, walk.waits_in) if walk is not None and isinstance(there, list) else {}
         looks, at = [], HEAD_WIDTH
         for job_id, reason in wanted.items():
             width = bullmq.PROBE_WIDTH + (bullmq.SEARCH_WIDTH if job_id in searched else 0)
-            look = _look(stream, head, newest, job_id, reason, replies[at : at + width])
+            look = _look(stream, head, newest, job_id, reason, replies[at : at + width], waiting.get(job_id))
             at += width
-            if look is not None:
-                look.request = request
+            if look is _AGAIN:
+                stream.searched.add(job_id)
+                again(job_id)
+            elif look is not None:
+                look.request = None if walk is None else walk.request
                 looks.append(look)
         return looks
 
@@ -233,8 +261,14 @@ def _placed(head: Head, newest: Id, job_id: str, reason: str, place: str) -> Loo
     return Look(at, after, job_id, reason, head.observed_at, found=True, where=place, queue_paused=head.paused)
 
 
-def _look(stream: Stream, head: Head, newest: Id, job_id: str, reason: str, replies: list[Any]) -> Look | None:
-    """None where the look tells nothing: a marker, a place that cannot be read, one to be searched for first."""
+_AGAIN: Final = Look(START, START, "", "", 0, found=False, where=None, queue_paused=False)
+"""Stands for a look that has yet to be made: the job is in none of the places that tell at once."""
+
+
+def _look(
+    stream: Stream, head: Head, newest: Id, job_id: str, reason: str, replies: list[Any], waits_in: str | None
+) -> Look | None:
+    """None where the look tells nothing: a marker, a place that cannot be read. `waits_in` = a list it was seen in."""
     at, after = stand(head, newest)
     look = Look(at, after, job_id, reason, head.observed_at, found=False, where=None, queue_paused=head.paused)
     hash_, left_out = stream.sizes.read(job_id, replies[0])
@@ -243,10 +277,9 @@ def _look(stream: Stream, head: Head, newest: Id, job_id: str, reason: str, repl
     try:
         place, look.due_at, look.lock_ttl_ms = bullmq.where_of(replies[1 : bullmq.PROBE_WIDTH])
         search = replies[bullmq.PROBE_WIDTH :]
+        place = place or waits_in
         if place is None and not search:
-            stream.wanted[job_id] = reason
-            stream.searched.add(job_id)
-            return None
+            return _AGAIN
         look.where = place or bullmq.waits_in(search, paused_list=head.paused_list)
     except bullmq.UnseenError:
         return None

@@ -238,8 +238,7 @@ class Pump:
             looks = ask.read(replies)
             for look in looks:
                 look.replica = self._identity.server.is_replica
-            if not stream.unsure:
-                sequencer.add_looks(stream, looks)
+            sequencer.add_looks(stream, looks)
 
         return Question(stream, ask.commands, ask.expected_bytes, answer, list)
 

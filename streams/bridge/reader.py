@@ -44,6 +44,7 @@ _PATIENCE_S: Final = 1.0
 _ACTIVE_S: Final = 1.0
 """A stream that got an entry so lately is asked in every slice."""
 _SAMPLE_S: Final = 0.1
+_SAMPLE_MS: Final = 100
 """Least time between two questions for the server's replication offset: 9 microseconds of its time each."""
 _INFO: Final = command(b"INFO", b"replication")
 _FALL: Final = 0.9
@@ -152,6 +153,8 @@ class Reader:
             await asyncio.sleep(0.05)
             return
         count = self._count(part)
+        if self._unsampled and block_ms:
+            block_ms = _SAMPLE_MS  # what was read is soon to be known to be contained in an offset
         options = [b"COUNT", b"%d" % count, *([b"BLOCK", b"%d" % block_ms] if block_ms else []), b"STREAMS"]
         before = [each.stream.read_to for each in part]
         ids = [format_id(at).encode() for at in before]

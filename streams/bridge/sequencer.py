@@ -101,15 +101,18 @@ def _stalls(stream: Stream, entry: Entry) -> bool:
 
 
 def add_looks(stream: Stream, looks: Sequence[Look]) -> None:
-    """Looks just made, while nothing was handed on. Raises ValueError where an entry above one already was.
+    """Looks just made, while nothing was handed on; of a stream in doubt they may be older, and are made again.
 
     Where the server's clock went back, they count as made just after the last ones: else they would say nothing.
+    Raises ValueError where an entry above one was handed on.
     """
-    for look in looks:
-        if look.at < stream.position:
-            raise ValueError("an entry above this look has been handed on")
     behind = stream.observed_at + 1 - min((look.observed_at for look in looks), default=stream.observed_at + 1)
     for look in looks:
+        if look.at < stream.position:
+            if not stream.unsure:
+                raise ValueError("an entry above this look has been handed on")
+            stream.wanted.setdefault(look.job_id, look.reason)
+            continue
         if behind > 1:
             look.observed_at += behind
         stream.looks.append(look)

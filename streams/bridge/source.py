@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from streams.bridge.buffer import Buffer
     from streams.bridge.checkpoint import Checkpoint
-    from streams.bridge.history import Past
+    from streams.bridge.history import Past, Server
     from streams.bridge.metrics import Metrics, Pulse
     from streams.bridge.outage import Outage
     from streams.bridge.publish import Publisher
@@ -59,7 +59,9 @@ class Source:
         self._reach = Reach(outage, name if len(settings.sources) > 1 else "")
         self._pulse = pulse
         url = self._config.url.get_secret_value()
-        self._identity = Identity(allow_replica=self._config.allow_replica, changed=self._doubt_all)
+        self._identity = Identity(
+            allow_replica=self._config.allow_replica, changed=self._doubt_all, renamed=self._rename
+        )
         reading = Link(url, partial(self._identity.connected, reads=True))
         others = [Link(url, partial(self._identity.connected, reads=False)) for _ in range(4)]
         self._links = self._identity.links = [reading, *others]
@@ -86,6 +88,11 @@ class Source:
         for stream in self.streams:
             stream.unsure = True
         self._pump.work.set()
+
+    def _rename(self, server: Server) -> None:
+        for stream in self.streams:
+            if not stream.unsure:
+                stream.memory.server = server
 
     async def run(self, known: dict[bytes, Checkpoint], stop: asyncio.Event) -> None:
         """Until `stop`; by then all that was handed over is complete up to each stream's position."""

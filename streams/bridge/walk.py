@@ -24,6 +24,9 @@ PAUSE_PAGE: Final = 1000
 SNAPSHOT_PAGE: Final = 1000
 _PAUSE_PLACES: Final = ("wait", "paused", "prioritized")
 _OVERLAP: Final = 20
+WAITING_IN: Final = ("wait", "paused")
+_MARGIN: Final = 500
+"""So far may a list have shifted since its page was read."""
 SNAPSHOT: Final = "snapshot"
 
 FIRST_SIGHT: Final = "first_sight"
@@ -66,6 +69,8 @@ class Walk:
     begin: Begin | None = None
     begun_s: float = field(default_factory=time.monotonic)
     settled_at: Id | None = None
+    waits_in: str | None = None
+    page_at: int = 0
 
     @property
     def looks(self) -> bool:
@@ -105,12 +110,19 @@ class Walk:
     def turn(self, elements: list[str]) -> tuple[str, list[str]]:
         """The place and the elements of a page, BullMQ 4's markers among them, and on to the next."""
         place = self.places[0]
+        self.waits_in, self.page_at = place if place in WAITING_IN else None, self.passed
         if len(elements) < self.page:
             self.places.popleft()
             self.passed = 0
         else:
             self.passed += self.page - _OVERLAP
         return place, elements
+
+    def around(self, keys: Keys) -> list[bytes]:
+        """The read of the last page once more, and a bit on both sides; of a list alone, sets tell of themselves."""
+        if not self.looks or self.waits_in is None:
+            return []
+        return [keys.page(self.waits_in, max(self.page_at - _MARGIN, 0), self.page_at + self.page + _MARGIN)]
 
     def due(self, interval_s: float = 5.0) -> bool:
         """Whether it is time to tell how far it has come."""
