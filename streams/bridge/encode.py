@@ -21,6 +21,7 @@ _MAX_KEY_BYTES: Final = 10_000
 _AHEAD_MS: Final = 60_000
 _MOST_AROUND: Final = 60_000
 """Most that key and headers of a record take: each name in them is bounded."""
+_MOST_HEADER: Final = 100
 _LONG_FIELD: Final = 10_000
 
 _rfc3339 = lru_cache(maxsize=4096)(wire.rfc3339)
@@ -234,6 +235,35 @@ class Encoder:
             headers.append(("dlq_length", str(len(value)).encode()))
             value = value[:most]
         return Record(topology.DEAD_LETTERS, 0, key, value, now, headers)
+
+
+def fit(record: Record, limits: Limits) -> list[Record]:
+    """A record that was made under other limits, lighter where it does not fit any more; a table's is left as it is."""
+    most = limits.value_bytes(record.topic, record.key, record.headers)
+    if len(record.value) <= most:
+        return [record]
+    if record.topic == topology.DEAD_LETTERS:
+        told = ("dlq_length", str(len(record.value)).encode())
+        headers = record.headers if any(name == told[0] for name, _ in record.headers) else [*record.headers, told]
+        return [record._replace(value=record.value[: most - len(told[1]) - _MOST_HEADER], headers=headers)]
+    if record.topic != topology.EVENTS:
+        return [record]
+    value = wire.loads(record.value)
+    lighter = record._replace(value=wire.dumps(slim(value)))
+    dead = _dead_letter(record, value, f"the record has {len(record.value)} bytes, {most} fit on events")
+    return [*([lighter] if len(lighter.value) <= most else []), *fit(dead, limits)]
+
+
+def _dead_letter(record: Record, value: dict[str, Any], error: str) -> Record:
+    original = {"event": value["event"], "jobId": value["job_id"], **value.get("fields", {})}
+    headers = [
+        ("dlq_stream_id", value["stream_id"].encode()),
+        ("dlq_reason", b"too_large"),
+        ("dlq_error", error.encode()),
+        ("dlq_at", str(record.timestamp_ms).encode()),
+    ]
+    key = record.key[:_MAX_KEY_BYTES]
+    return Record(topology.DEAD_LETTERS, 0, key, wire.dumps(original), record.timestamp_ms, headers)
 
 
 def where(error: BaseException) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from streams.bridge.outage import Outage
     from streams.settings import Settings
 
+_WHO: Final = "probes"
 STALE_MS: Final = 10_000
 REASONS: Final = frozenset(("probe", "verify", "snapshot"))
 
@@ -45,9 +46,10 @@ async def listen(settings: Settings, outage: Outage, ask: Callable[[str, str, st
             partitions = [TopicPartition(name, p) for p in range(settings.kafka.partitions)]
             consumer.assign(partitions)
             await consumer.seek_to_end(*partitions)
+            outage.over("kafka", who=_WHO)
             await _pass_on(consumer, ask)
         except (KafkaError, OSError, TimeoutError) as error:
-            await outage.wait("kafka", error)
+            await outage.wait("kafka", error, _WHO)
         finally:
             await consumer.stop()
 
