@@ -1,8 +1,8 @@
-"""Measure what the bridge holds: `python -m tests.bench.bounds_bench [--kafka HOST:PORT --redis URL] [large] [huge] [many]`.
+"""Measure what the bridge holds: `python -m tests.bench.bounds_bench [--kafka HOST:PORT --redis URL] [KIND]…`.
 
-`large`: 5,000 jobs of 100 kB waiting, `huge`: 300 of 5 MB, `many`: 5,000 queues of 20 jobs. For each: how long the first
-start takes until all is published, the most memory of the bridge, how much Redis' rises by being read, and, of `many`,
-what both take at rest. The bridge is a process of its own.
+KIND: `large` 5,000 jobs of 100 kB waiting, `huge` 300 of 5 MB, `many` 5,000 queues of 20 jobs. For each: how long the
+first start takes until all is published, the most memory of the bridge, how much Redis' rises by being read, and, of
+`many`, what both take at rest. The bridge is a process of its own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import asyncio
 import os
 import time
 import uuid
+from pathlib import Path
 from typing import Any, Final
 
 import redis
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams import topology
 from tests.bench.bridge_bench import servers
@@ -48,18 +50,14 @@ def fill(url: str, prefix: str, queues: int, jobs: int, size_bytes: int) -> int:
 
 def rss(pid: int, what: str = "VmHWM") -> int:
     """MB of a process."""
-    with open(f"/proc/{pid}/status") as status:
+    with Path(f"/proc/{pid}/status").open() as status:
         return next(int(line.split()[1]) // 1024 for line in status if line.startswith(what))
 
 
 def cpu_s(pid: int) -> float:
-    with open(f"/proc/{pid}/stat") as stat:
+    with Path(f"/proc/{pid}/stat").open() as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def published(setup: Setup, count: int) -> None:
-    await setup.read(topology.EVENTS, enough=lambda _: False, timeout_s=0) if count < 0 else None
 
 
 async def measure(kafka: str, url: str, kind: str) -> None:
@@ -83,22 +81,23 @@ async def measure(kafka: str, url: str, kind: str) -> None:
         assert process.poll() is None
         await asyncio.sleep(0.01)
     took = time.perf_counter() - begun
-    said = f"{kind}: {entries:,} entries in {took:.0f} s; bridge {rss(process.pid)} MB at most, Redis + {(max(peak) - before) / 1e6:.1f} MB"
+    rise_mb = (max(peak) - before) / 1e6
+    said = (
+        f"{kind}: {entries:,} entries in {took:.0f} s; bridge {rss(process.pid)} MB at most, Redis + {rise_mb:.1f} MB"
+    )
     if kind == "many":
         await asyncio.sleep(15)
         mine, its = cpu_s(process.pid), cpu_s(redis_pid)
         await asyncio.sleep(REST_S)
         mine, its = cpu_s(process.pid) - mine, cpu_s(redis_pid) - its
         said += f"; at rest bridge {mine / REST_S:.1%} of a core, Redis {its / REST_S:.1%}"
-    print(said, flush=True)
+    print(said, flush=True)  # noqa: T201 - what this is for
     process.terminate()
     process.wait(30)
     client.close()
 
 
 async def count_events(setup: Setup, wanted: int) -> None:
-    from aiokafka import AIOKafkaConsumer, TopicPartition
-
     name = topology.full_name(setup.prefix, topology.EVENTS)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=setup.kafka, isolation_level="read_committed", auto_offset_reset="earliest"

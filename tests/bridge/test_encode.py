@@ -138,10 +138,9 @@ class TestSizes:
         assert b"data 5000000" in dict(dead.headers)["dlq_error"]
 
     def test_our_own_fault_tells_type_and_place_and_no_data(self):
-        try:
-            raise KeyError("secret")
-        except KeyError as error:
-            dead = encoder().failed(entry(x="y"), error)
+        with pytest.raises(KeyError) as caught:
+            dict[str, str]()["secret"]
+        dead = encoder().failed(entry(x="y"), caught.value)
         headers = dict(dead.headers)
         assert headers["dlq_reason"] == b"internal"
         assert re.fullmatch(rb"KeyError at test_encode:\d+", headers["dlq_error"])
