@@ -108,7 +108,6 @@ COMMANDS: Final[dict[str, tuple[bytes, ...]]] = {
     "zcard": (b"ZCARD", b"KEY"),
     "pttl": (b"PTTL", b"KEY"),
     "exists": (b"EXISTS", b"KEY"),
-    "hstrlen": (b"HSTRLEN", b"KEY", b"data"),
     "scan": (b"SCAN", b"0", b"COUNT", b"1"),
     "time": (b"TIME",),
     "info": (b"INFO", b"server"),

@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 
 from streams.bridge.asking import Asking, Question
 from streams.bridge.bullmq import Keys
+from streams.bridge.identity import Reach
 from streams.bridge.link import PROGRESS_S
 from streams.bridge.metrics import NoMetrics
 from streams.bridge.outage import Outage
@@ -49,7 +50,8 @@ def question(stream: Stream, jobs: list[bytes], answered: list[bytes]) -> Questi
 
 def ask(link: Slow, questions: list[Question]) -> tuple[Asking, list[str]]:
     outage, failed = NoWait(), []
-    asking = Asking("s", link, outage, "redis", NoMetrics())  # type: ignore[arg-type]  # a link's methods are all it uses
+    reach = Reach(outage, "")
+    asking = Asking("s", link, reach, NoMetrics())  # type: ignore[arg-type]  # a link's methods are all it uses
 
     async def all_of_them() -> None:
         assert await asking.all(questions, asyncio.Event(), lambda stream, _: failed.append(stream.queue))
