@@ -83,7 +83,7 @@ def wait_ms(notes: Notes, rules: Rules) -> int:
     if state in lc.FINISHED:
         return _wait_of_what_has_finished(notes, rules)
     suspect = notes.get("suspect")
-    if suspect is not None:
+    if suspect is not None and state != lc.STUCK:
         left: int = suspect["at"] + rules.check_interval_ms - notes["at"]
         return min(max(left, 0), rules.check_interval_ms)
     if state == lc.ACTIVE:
@@ -163,7 +163,7 @@ def visit(row: Row, now: int, rules: Rules) -> Visit | None:
 
 def _action(notes: Notes, rules: Rules, waited_ms: int) -> str:
     if notes["state"] not in lc.FINISHED:
-        return PROBE if "suspect" in notes else action_of(notes["state"])
+        return PROBE if "suspect" in notes and notes["state"] != lc.STUCK else action_of(notes["state"])
     if waited_ms >= _retention(notes, rules):
         return EXPIRE
     lapse = _lapse(notes, rules) if alerts.OPEN in notes else None

@@ -154,6 +154,19 @@ class TestUnfinished:
         assert found is not None
         assert found.action == PROBE
 
+    @pytest.mark.parametrize("where", ["active", None])
+    def test_what_is_known_to_be_stuck_is_not_asked_about_again_and_again(self, where):
+        life = running()
+        for at in (5_000, 6_000, 7_000):
+            seen = look("active", at, job(processed_on=2_000), stream_id="2000-0", kind="look")
+            life.apply({**seen, "where": where})
+        assert life.live["state"] == "stuck"
+        later = wait_ms(life.live["_"], RULES)
+        assert later >= RULES.verify_after_ms
+        found = visit(life.live, 7_000 + later, RULES)
+        assert found is not None
+        assert found.action == VERIFY
+
 
 class TestSettingsThatChange:
     @pytest.mark.parametrize(
