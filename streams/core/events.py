@@ -13,7 +13,7 @@ Event = dict[str, Any]
 
 OBSERVED: Final = "observed"
 
-REASONS: Final = ("not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large")
+REASONS: Final = ("not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large", "internal")
 """The closed set of `dlq_reason`."""
 
 OPENS_NO_LIFE: Final = frozenset(

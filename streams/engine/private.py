@@ -136,7 +136,12 @@ PRIVATE: Final[tuple[Private, ...]] = (
     ),
     Private("aiokafka.consumer.fetcher:PartitionRecords", ("_consumer_record",), "leaner records"),
     Private("aiokafka.producer.sender", ("BACKOFF_OVERRIDE",), "wait between two transactions"),
-    Private("aiokafka.producer.producer:AIOKafkaProducer", ("_txn_manager",), "is the producer lost"),
+    Private(
+        "aiokafka.producer.producer:AIOKafkaProducer",
+        ("_txn_manager", "_message_accumulator"),
+        "is the producer lost; size of its batches",
+    ),
+    Private("aiokafka.producer.message_accumulator:MessageAccumulator", ("_batch_size",), "size of batches"),
     Private(
         "aiokafka.producer.transaction_manager:TransactionManager",
         ("is_fatal_error",),

@@ -63,7 +63,7 @@ async def _run(
         return task
 
     signalled = helpers[0]
-    if await _first(signalled, helper(app.broker.wait(), "wait for Kafka")) is signalled:
+    if await _first(signalled, helper(_prepare(app), "wait for Kafka")) is signalled:
         await app.broker.close()
         return 0
     crashed = helper(app._crashed.wait(), "crash")
@@ -80,6 +80,12 @@ async def _run(
     await _stop(app, code)
     starting.cancel()
     return code
+
+
+async def _prepare(app: BatchApp) -> None:
+    """Kafka is there, and what its topics take is known."""
+    await app.broker.wait()
+    await app.engine.limits.read()
 
 
 async def _first(*tasks: asyncio.Task[Any]) -> asyncio.Task[Any]:

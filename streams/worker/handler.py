@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from streams.clock import wall_ms
@@ -11,12 +12,15 @@ from streams.core.fold import fold
 from streams.core.row import Row
 from streams.core.rules import AlertRule, Rules
 from streams.core.step import Result
-from streams.engine import BatchInfo, ConsumerRecord, Tx, Unwritable
+from streams.engine import BatchInfo, CheckedTx, ConsumerRecord, RateLimit, Tx, Unwritable, kind_of
 from streams.settings import Settings
 from streams.worker.index import PartitionIndex
-from streams.worker.meters import BatchMeter, Meters
+from streams.worker.meters import INTERNAL, BatchMeter, Meters
 from streams.worker.outputs import Outputs
 from streams.worker.records import event_of
+
+failures = logging.getLogger(f"{__name__}.failures")
+failures.addFilter(RateLimit())
 
 TICK_INTERVAL_S = 0.25
 PROBES_PER_TICK = 500
@@ -73,6 +77,16 @@ class JobStatusHandler:
         self._outputs.dead_letter(tx, record, BadRecordError(reason, str(error)))
         self._meter_of(tx).dead_letters.append(reason)
 
+    def on_failed(self, tx: Tx, record: ConsumerRecord | None, error: Exception) -> None:
+        """A record on which our own code failed: set aside. What failed is said without what it failed on."""
+        kind = kind_of(error)
+        failures.error("a %s could not be folded: %s", "tick" if record is None else "record", kind)
+        if record is None:
+            self._meters.failed()
+            return
+        self._outputs.dead_letter(tx, record, BadRecordError(INTERNAL, kind))
+        self._meter_of(tx).dead_letters.append(INTERNAL)
+
     def on_tick(self, tx: Tx, now_ms: int) -> None:
         """Look after the rows that are due: ask about them, or let them go."""
         index = self._indexes.get(tx.partition)
@@ -82,14 +96,34 @@ class JobStatusHandler:
         for key in index.due_keys(now_ms, self._share_of_verifications()):
             if len(meter.asked) >= PROBES_PER_TICK:
                 break
-            row = tx.get(key)
-            visit = deadlines.visit(row, now_ms) if row is not None else None
-            if row is not None and visit is not None:
-                self._visit(tx, key, row, visit, now_ms, meter)
+            tx.mark()
+            try:
+                self._look_after(tx, key, now_ms, meter)
+            except Exception as error:
+                if not isinstance(tx, CheckedTx):
+                    raise  # the engine ticks again with care
+                tx.take_back()
+                self._put_off(index, key, now_ms, error)
 
     def _share_of_verifications(self) -> int:
         """The setting is for the whole worker; its partitions tick together."""
         return max(self._verify_per_tick // len(self._indexes), 1)
+
+    def _put_off(self, index: PartitionIndex, key: bytes, now_ms: int, error: Exception) -> None:
+        """A key on whose visit our own code failed, or which led to what Kafka cannot take: not again for a while.
+
+        At once, not after the commit: there may be nothing to commit, and to fold again does no harm.
+        """
+        what = error.reason if isinstance(error, Unwritable) else kind_of(error)
+        failures.error("a row's deadline could not be met and is put off: %s", what)
+        self._meters.failed()
+        index.asked([key], now_ms)
+
+    def _look_after(self, tx: Tx, key: bytes, now_ms: int, meter: BatchMeter) -> None:
+        row = tx.get(key)
+        visit = deadlines.visit(row, now_ms) if row is not None else None
+        if row is not None and visit is not None:
+            self._visit(tx, key, row, visit, now_ms, meter)
 
     def _visit(self, tx: Tx, key: bytes, row: Row, visit: deadlines.Visit, now_ms: int, meter: BatchMeter) -> None:
         if visit.action == deadlines.EXPIRE:

@@ -102,7 +102,7 @@ def test_a_key_is_escaped_and_may_hold_what_no_utf8_can_say():
 
 
 def test_the_reasons_are_those_of_the_contract():
-    assert set(REASONS) == {"not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large"}
+    assert set(REASONS) == {"not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large", "internal"}
 
 
 def accepted(value):

@@ -136,20 +136,6 @@ async def test_a_commit_nobody_can_tell_about_is_not_tried_again(monkeypatch):
     assert bench.store.parts[0] == {}
 
 
-@pytest.mark.errors_expected
-async def test_an_error_of_the_fold_ends_the_process_and_writes_nothing(monkeypatch):
-    class Broken(Counting):
-        def on_record(self, *_: Any) -> None:
-            raise RuntimeError("a bug")
-
-    bench = Bench(monkeypatch, Broken(TOPICS))
-    await bench.assign(0)
-    bench.submit(record(0))
-    await bench.settled()
-    assert str(bench.app.crashes[0]) == "a bug"
-    assert bench.producer.calls == []
-
-
 class Greedy(Counting):
     """Makes too large a row of number 1, too large an output of 2, a row JSON cannot say of 3."""
 

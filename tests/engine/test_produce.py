@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.producer import sender
 
 from streams.engine import produce
-from streams.engine.tx import Unwritable
 from tests.engine.fakes import FakeProducer
 
 
@@ -33,7 +31,7 @@ async def test_a_full_batch_is_sent_and_the_order_kept():
     last = await produce.send(producer, outputs(100, size=100), sends)
     assert len(sends) > 10
     assert last is not None
-    assert sends[-1].result().offset + last == 100
+    assert sends[-1].future.result().offset + last == 100
     assert [key for *_, key, _ in producer.pending] == [b"%d" % number for number in range(100)]
 
 
@@ -50,14 +48,34 @@ async def test_nothing_is_no_batch():
     assert sends == []
 
 
-class Refusing(FakeProducer):
-    def create_batch(self) -> Any:
-        return SimpleNamespace(append=lambda **_: None, close=lambda: None, records=[])
+async def test_a_record_that_is_larger_than_a_batch_goes_alone():
+    """aiokafka's builder takes the first record whatever its size: the guard is against its no longer doing so."""
+    producer, sends = FakeProducer(batch_bytes=1_000), futures()
+    small, large = outputs(2), outputs(1, size=5_000)
+    await produce.send(producer, [small[0], large[0], small[1]], sends)
+    assert [sent.size_bytes > 1_000 for sent in sends] == [False, True, False]
+    assert [len(value or b"") for *_, value in producer.pending] == [10, 5_000, 10]
 
 
-async def test_a_record_that_fits_no_batch_is_unwritable():
-    with pytest.raises(Unwritable, match="out: a record of 10 bytes is too_large"):
-        await produce.send(Refusing(), outputs(1), [])
+@pytest.mark.parametrize("error", [MessageSizeTooLargeError(), RecordListTooLargeError()])
+async def test_a_refusal_for_its_size_says_what_was_refused(error):
+    producer, sends = FakeProducer(batch_bytes=1_000), futures()
+    await produce.send(producer, outputs(1), sends)
+    producer.failures["batch"] = [error]
+    await produce.send(producer, outputs(1, topic="other", size=5_000), sends)
+    with pytest.raises(produce.BatchRefusedError, match="other refuses a batch of") as caught:
+        await produce.settle(sends)
+    assert (caught.value.topic, caught.value.size_bytes) == ("other", sends[1].size_bytes)
+
+
+async def test_a_batch_grows_as_far_as_it_was_last_told():
+    producer = AIOKafkaProducer(bootstrap_servers="nowhere:1", max_batch_size=50_000)
+    produce.resize(producer, 1_000)
+    batch = producer.create_batch()
+    while batch.append(key=b"k", value=b"v" * 90, timestamp=1):
+        pass
+    assert 800 < batch.size() <= 1_000
+    await producer.stop()
 
 
 async def test_every_send_is_looked_at():
@@ -66,13 +84,13 @@ async def test_every_send_is_looked_at():
     await produce.send(producer, outputs(100, size=100), sends)
     with pytest.raises(KafkaTimeoutError):
         await produce.settle(sends)
-    assert all(future.done() for future in sends)
+    assert all(sent.future.done() for sent in sends)
 
 
 async def test_settled_sends_raise_nothing():
     future = asyncio.get_running_loop().create_future()
     future.set_result(1)
-    await produce.settle([future])
+    await produce.settle([produce.Sent("out", 1, future)])
 
 
 def test_aiokafka_waits_2_ms_between_transactions():

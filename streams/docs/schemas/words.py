@@ -21,7 +21,7 @@ Cause = Literal[
     "vanished", "replaced", "observed",
 ]  # fmt: skip
 Rule = Literal["failed", "stuck"]
-DeadLetterReason = Literal["not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large"]
+DeadLetterReason = Literal["not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large", "internal"]
 
 
 class Shape(BaseModel):
