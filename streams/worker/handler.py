@@ -36,6 +36,8 @@ def rules_of(settings: Settings) -> Rules:
         check_interval_ms=int(stuck.check_interval_s * 1000),
         verify_after_ms=int(settings.worker.verify_after_s * 1000),
         retention_ms=int(settings.worker.retention_s * 1000),
+        resolve_after_ms=int(failed.resolve_after_s * 1000),
+        max_text_bytes=settings.bridge.max_text_bytes,
     )
 
 
@@ -121,7 +123,7 @@ class JobStatusHandler:
 
     def _look_after(self, tx: Tx, key: bytes, now_ms: int, meter: BatchMeter) -> None:
         row = tx.get(key)
-        visit = deadlines.visit(row, now_ms) if row is not None else None
+        visit = deadlines.visit(row, now_ms, self._rules) if row is not None else None
         if row is not None and visit is not None:
             self._visit(tx, key, row, visit, now_ms, meter)
 
@@ -131,6 +133,13 @@ class JobStatusHandler:
                 self._outputs.alert(tx, alert, now_ms)
                 meter.alerts.append((alert["rule"], alert["status"]))
             tx.put(key, None)
+            return
+        if visit.action == deadlines.LAPSE:
+            lapsed, ended = deadlines.lapse(row, key.decode(), now_ms, self._rules)
+            for alert in ended:
+                self._outputs.alert(tx, alert, now_ms)
+                meter.alerts.append((alert["rule"], alert["status"]))
+            tx.put(key, lapsed)
             return
         address = {"source": row["source"], "queue": row["queue"], "job_id": row["id"]}
         self._outputs.probe(tx, key, address, visit.action, now_ms)

@@ -104,7 +104,9 @@ class TestClosedSets:
     def test_states(self):
         assert get_args(words.State) == lifecycle.STATES
         assert get_args(words.StateOrRemoved) == (*lifecycle.STATES, lifecycle.REMOVED)
-        assert set(get_args(words.SourceState)) == set(lifecycle.SOURCE_STATE_OF_PLACE.values())
+        places = {*lifecycle.SOURCE_STATE_OF_PLACE.values(), lifecycle.UNKNOWN}
+        assert set(get_args(words.SourceState)) == places
+        assert set(get_args(words.SourceStateOrRemoved)) == {*places, lifecycle.REMOVED}
         assert set(get_args(words.Place)) == set(lifecycle.SOURCE_STATE_OF_PLACE)
 
     def test_causes(self):
