@@ -10,9 +10,10 @@ from streams.engine.api import BatchInfo, ConsumerRecord, EngineOptions, Handler
 from streams.engine.app import BatchApp, Readiness, build
 from streams.engine.process import exit_now, run
 from streams.engine.quiet import RateLimit, kind_of
-from streams.engine.tx import CheckedTx, Codec, Row, Tx, Unwritable, size_of
+from streams.engine.tx import HEADER_OVERHEAD_BYTES, CheckedTx, Codec, Row, Tx, Unwritable, size_of
 
 __all__ = [
+    "HEADER_OVERHEAD_BYTES",
     "BatchApp",
     "BatchInfo",
     "CheckedTx",

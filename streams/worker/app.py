@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
-from streams import engine, telemetry, topology
+from streams import admin, engine, telemetry, topology
 from streams.settings import Settings
 from streams.worker.drift import Heartbeats
 from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
@@ -36,8 +36,15 @@ def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchA
         codec=ROWS,
         exactly_once=settings.delivery == "exactly_once",
         max_queued=MAX_QUEUED,
+        record_limits=lambda: _record_limits(settings),
     )
     return engine.build(options, JobStatusHandler(settings, meters))
+
+
+async def _record_limits(settings: Settings) -> dict[str, int]:
+    """By the topics' full names."""
+    limits = await admin.record_limits(settings, (topology.STATUS, *_OUTPUTS))
+    return {settings.topic(name): limit for name, limit in limits.items()}
 
 
 async def main(settings: Settings) -> int:

@@ -11,6 +11,7 @@ from streams.core.events import REASONS, BadRecordError
 from streams.core.fold import fold
 from streams.core.row import Row
 from streams.core.rules import AlertRule, Rules
+from streams.core.shed import lighter
 from streams.core.step import Result
 from streams.engine import BatchInfo, CheckedTx, ConsumerRecord, RateLimit, Tx, Unwritable, kind_of
 from streams.settings import Settings
@@ -64,9 +65,7 @@ class JobStatusHandler:
         key: bytes = record.key
         row = tx.get(key)
         result = fold(row, event, self._rules)
-        if result.row is not row:
-            tx.put(key, result.row)
-        self._tell(tx, key, result, record.timestamp)
+        result = self._write(tx, key, row, result, record.timestamp)
         if result.ask:
             self._outputs.probe(tx, key, event, deadlines.PROBE, wall_ms())
         meter.folded(event, result)
@@ -128,23 +127,24 @@ class JobStatusHandler:
             self._visit(tx, key, row, visit, now_ms, meter)
 
     def _visit(self, tx: Tx, key: bytes, row: Row, visit: deadlines.Visit, now_ms: int, meter: BatchMeter) -> None:
-        if visit.action == deadlines.EXPIRE:
-            for alert in alerts.expire(row, key.decode(), now_ms):
-                self._outputs.alert(tx, alert, now_ms)
-                meter.alerts.append((alert["rule"], alert["status"]))
-            tx.put(key, None)
-            return
-        if visit.action == deadlines.LAPSE:
-            lapsed, ended = deadlines.lapse(row, key.decode(), now_ms, self._rules)
-            for alert in ended:
-                self._outputs.alert(tx, alert, now_ms)
-                meter.alerts.append((alert["rule"], alert["status"]))
-            tx.put(key, lapsed)
+        result = self._end(key, row, visit.action, now_ms)
+        if result is not None:
+            self._write(tx, key, row, result, now_ms)
+            meter.alerts.extend((alert["rule"], alert["status"]) for alert in result.alerts)
             return
         address = {"source": row["source"], "queue": row["queue"], "job_id": row["id"]}
         self._outputs.probe(tx, key, address, visit.action, now_ms)
         meter.asked.append(key)
         meter.now_ms = now_ms
+
+    def _end(self, key: bytes, row: Row, action: str, now_ms: int) -> Result | None:
+        """What time itself ends: a row, or its alert. None where it is to be asked about."""
+        if action == deadlines.EXPIRE:
+            return Result(None, (), tuple(alerts.expire(row, key.decode(), now_ms)))
+        if action == deadlines.LAPSE:
+            lapsed, ended = deadlines.lapse(row, key.decode(), now_ms, self._rules)
+            return Result(lapsed, (), tuple(ended))
+        return None
 
     def on_recovered(self, partition: int, rows: Mapping[bytes, bytes]) -> None:
         """The table of a partition is complete: build its index."""
@@ -174,7 +174,28 @@ class JobStatusHandler:
             self._batches.pop(partition, None)
             self._meters.revoked(partition)
 
-    def _tell(self, tx: Tx, key: bytes, result: Result, timestamp_ms: int) -> None:
+    def _write(self, tx: Tx, key: bytes, row: Row | None, result: Result, timestamp_ms: int) -> Result:
+        """Stage what a step came to. What Kafka would not take whole is made lighter, as far as that goes.
+
+        Raises Unwritable: on a plain transaction at once, for the engine comes again with one that can take back.
+        """
+        while True:
+            try:
+                self._stage(tx, key, row, result, timestamp_ms)
+            except Unwritable as error:
+                if not isinstance(tx, CheckedTx) or error.reason != "too_large":
+                    raise
+                shed = lighter(result)
+                if shed is None:
+                    raise
+                tx.take_back()
+                result = shed
+            else:
+                return result
+
+    def _stage(self, tx: Tx, key: bytes, row: Row | None, result: Result, timestamp_ms: int) -> None:
+        if result.row is not row:
+            tx.put(key, result.row)
         for transition in result.transitions:
             self._outputs.transition(tx, key, transition, timestamp_ms)
         for alert in result.alerts:
