@@ -121,7 +121,7 @@ PRIVATE: Final[tuple[Private, ...]] = (
     Private("mode.utils.futures", ("notify",), "acknowledge"),
     Private(
         "aiokafka.consumer.consumer:AIOKafkaConsumer",
-        ("_isolation_level", "_fetch_max_wait_ms", "_subscription"),
+        ("_isolation_level", "_fetch_max_wait_ms", "_fetch_max_bytes", "_subscription"),
         "set between construction and start",
     ),
     Private(
@@ -135,6 +135,11 @@ PRIVATE: Final[tuple[Private, ...]] = (
         "position of a partition, markers passed",
     ),
     Private("aiokafka.consumer.fetcher:PartitionRecords", ("_consumer_record",), "leaner records"),
+    Private(
+        "aiokafka.consumer.fetcher:FetchResult",
+        ("getall", "check_assignment", "has_more", "_topic_partition", "_partition_records", "_update_position"),
+        "a fetch is unpacked in pieces",
+    ),
     Private("aiokafka.producer.sender", ("BACKOFF_OVERRIDE",), "wait between two transactions"),
     Private(
         "aiokafka.producer.producer:AIOKafkaProducer",

@@ -39,6 +39,8 @@ log.addFilter(RateLimit())
 
 SLICE_S: Final = 0.02
 """The fold gives the loop back after so long."""
+SHORT_S: Final = 0.001
+"""What takes less than this need not give it back."""
 MAX_FOLD_S: Final = 5.0
 """A transaction takes no more than this and one slice of folding."""
 
@@ -88,30 +90,29 @@ class Folding:
 
     async def run(self) -> None:
         """Fold all, or until the transaction has its fill."""
-        more = True
-        while more:
+        while self.items < len(self.work.items) and not self._full():
             async with self.turn:
                 began = time.perf_counter()
-                more = self._slice(began + SLICE_S)
-                self.seconds += time.perf_counter() - began
-            if more:
-                await asyncio.sleep(0)
+                self._slice(began + SLICE_S)
+                took = time.perf_counter() - began
+                self.seconds += took
+                if took >= SHORT_S:  # before the next one's turn, or many of them would come in one turn of the loop
+                    await asyncio.sleep(0)
 
-    def _slice(self, until: float) -> bool:
-        """Fold until this time. False when all is done, or the transaction has its fill."""
+    def _slice(self, until: float) -> None:
+        """Fold until this time."""
         while self.items < len(self.work.items):
             item = self.work.items[self.items]
             if isinstance(item, Batch):
                 self._records(item, until)
                 if self.records < len(item.records):
-                    return not self._full()
+                    return
                 self.records = 0
             else:
                 self._one(None, item.now_ms)
             self.items += 1
             if time.perf_counter() >= until or self._full():
-                return not self._full()
-        return False
+                return
 
     def _records(self, batch: Batch, until: float) -> None:
         tx, clock, max_bytes, one = self.tx, time.perf_counter, self.max_bytes, self._of_records()

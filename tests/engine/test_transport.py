@@ -145,13 +145,15 @@ async def test_messages_of_other_topics_are_acknowledged_as_faust_does(app, monk
 
 
 async def test_the_thread_reads_committed_and_waits_briefly(monkeypatch):
-    stock = SimpleNamespace(_isolation_level="read_uncommitted", _fetch_max_wait_ms=1500)
+    stock = SimpleNamespace(_isolation_level="read_uncommitted", _fetch_max_wait_ms=1500, _fetch_max_bytes=50 << 20)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: stock)
     monkeypatch.setattr(fetcher.PartitionRecords, "_consumer_record", None)
     thread = object.__new__(transport.BatchConsumerThread)
     consumer = thread._create_worker_consumer(None)
     assert (consumer._isolation_level, consumer._fetch_max_wait_ms) == ("read_committed", 250)
+    assert consumer._fetch_max_bytes == 16 << 20
     assert fetcher.PartitionRecords._consumer_record is records.lean_record
+    assert fetcher.FetchResult.getall is records.take_piece
 
 
 async def test_the_agent_only_hands_over(app, monkeypatch):
