@@ -56,8 +56,6 @@ class Engine:
         written = (options.table_topic, *options.output_topics)
         self.limits = Limits(written, options.max_record_bytes, options.record_limits)
         self._turn = asyncio.Lock()
-        self._shared: Any = None
-        """at_least_once: the one producer of the process"""
         self._assigned_at: float | None = None
         self._without_table = False
 
@@ -85,8 +83,6 @@ class Engine:
             return
         began = time.monotonic()
         mine = self._with_table(assigned, generation)
-        if not self.exactly_once and self._shared is None:
-            self._shared = await start_producer(self.options, None, self.limits.batch_bytes)
         await asyncio.gather(*(self._start(tp, generation) for tp in mine))
         self._assigned_at = began
         numbers = [tp.partition for tp in mine]
@@ -106,9 +102,7 @@ class Engine:
         return mine
 
     async def _start(self, tp: TP, generation: int) -> None:
-        producer = self._shared
-        if self.exactly_once:
-            producer = await start_producer(self.options, tp.partition, self.limits.batch_bytes)
+        producer = await start_producer(self.options, tp.partition, self.limits.batch_bytes)
         part = self.parts[tp.partition] = Part(tp, generation, producer)
         part.task = asyncio.get_running_loop().create_task(self._run(part), name=f"fold-{tp.partition}")
 
@@ -134,8 +128,7 @@ class Engine:
     async def _close(self, part: Part) -> None:
         for message in part.leftovers():
             self.app.consumer.forget(message)
-        if part.producer is not self._shared:
-            await self._stop_producer(part.producer)
+        await self._stop_producer(part.producer)
 
     async def _stop_producer(self, producer: Any) -> None:
         stopping = asyncio.get_running_loop().create_task(producer.stop())
@@ -148,9 +141,6 @@ class Engine:
     async def stop(self) -> None:
         """End what is in flight and start nothing any more. The app says should_stop by now."""
         await self.revoke()
-        if self._shared is not None:
-            shared, self._shared = self._shared, None
-            await self._stop_producer(shared)
 
     def open(self, generation: int, committed: Mapping[TP, int | None]) -> set[TP]:
         """The event partitions of this generation, seeked to `committed`: they may be fetched now."""

@@ -149,8 +149,8 @@ PRIVATE: Final[tuple[Private, ...]] = (
     Private("aiokafka.producer.message_accumulator:MessageAccumulator", ("_batch_size",), "size of batches"),
     Private(
         "aiokafka.producer.transaction_manager:TransactionManager",
-        ("is_fatal_error",),
-        "is the producer lost",
+        ("is_fatal_error", "sequence_number", "_sequence_numbers"),
+        "is the producer lost; numbers after a refused batch",
     ),
 )
 

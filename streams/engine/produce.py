@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.producer import sender
+from aiokafka.structs import TopicPartition
 
 from streams.engine.limits import BATCH_BYTES
 
@@ -27,12 +28,17 @@ sender.BACKOFF_OVERRIDE = 0.002
 class Sent(NamedTuple):
     """A batch on its way."""
 
-    topic: str
+    where: TopicPartition
+    records: int
     size_bytes: int
+    sequence: int
+    """What the producer would have numbered its first record with, had it nothing else under way to this partition."""
     future: asyncio.Future[Any]
 
 
 Sends = list[Sent]
+SEQUENCES_END: Final = 2**31
+"""They wrap around as aiokafka's do."""
 
 
 class BatchRefusedError(MessageSizeTooLargeError):
@@ -44,16 +50,15 @@ class BatchRefusedError(MessageSizeTooLargeError):
         self.size_bytes = size_bytes
 
 
-async def start_producer(options: EngineOptions, partition: int | None, batch_bytes: int = BATCH_BYTES) -> Any:
-    """A started producer: transactional, of one partition, or (None) idempotent, for the process.
+async def start_producer(options: EngineOptions, partition: int, batch_bytes: int = BATCH_BYTES) -> Any:
+    """A started producer of one partition: transactional, or (at least once) idempotent.
 
     `batch_bytes`: what its batches of many records may grow to. A record alone in its batch may be larger.
     On return of a transactional one the last owner is fenced and what it left open is ended.
     """
     extra: dict[str, Any] = {}
-    name = options.app_id
-    if partition is not None:
-        name = f"{options.app_id}-{partition}"
+    name = f"{options.app_id}-{partition}"
+    if options.exactly_once:
         extra["transactional_id"] = name
         extra["transaction_timeout_ms"] = int(options.transaction_timeout_s * 1000)
     producer = AIOKafkaProducer(
@@ -103,20 +108,38 @@ def resize(producer: Any, batch_bytes: int) -> None:
 
 
 async def _submit(producer: Any, batch: Any, where: tuple[str, int]) -> Sent:
-    topic, partition = where
-    size_bytes = batch.size()
+    to = TopicPartition(*where)
+    count, size_bytes, sequence = batch.record_count(), batch.size(), producer._txn_manager.sequence_number(to)
     batch.close()
-    return Sent(topic, size_bytes, await producer.send_batch(batch, topic, partition=partition))
+    return Sent(to, count, size_bytes, sequence, await producer.send_batch(batch, to.topic, partition=to.partition))
 
 
-async def settle(sends: Sends) -> None:
+async def settle(sends: Sends, producer: Any) -> None:
     """Wait for all batches and raise the first error; BatchRefusedError where a batch was too large.
 
-    aiokafka commits a transaction although one of its batches failed, so nobody may commit before this.
+    aiokafka commits a transaction although one of its batches failed, so nobody may commit before this. The producer
+    of `sends` must have nothing else under way; it can be used on after an error.
     """
     results = await asyncio.gather(*(sent.future for sent in sends), return_exceptions=True)
-    for sent, result in zip(sends, results, strict=True):
-        if isinstance(result, (MessageSizeTooLargeError, RecordListTooLargeError)):
-            raise BatchRefusedError(sent.topic, sent.size_bytes) from result
-        if isinstance(result, BaseException):
-            raise result
+    failed = [(sent, result) for sent, result in zip(sends, results, strict=True) if isinstance(result, BaseException)]
+    if failed:
+        _number_on(producer, sends, {id(sent) for sent, _ in failed})
+    for sent, error in failed:
+        if isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError)):
+            raise BatchRefusedError(sent.where.topic, sent.size_bytes) from error
+        raise error
+
+
+def _number_on(producer: Any, sends: Sends, failed: set[int]) -> None:
+    """Number on from what the broker has taken.
+
+    aiokafka has numbered the records of a refused batch like any others. The broker has not, and would refuse whatever
+    comes after them, for ever.
+    """
+    numbers: dict[TopicPartition, int] = {}
+    for sent in sends:
+        number = numbers.setdefault(sent.where, sent.sequence)
+        if id(sent) not in failed:
+            number += sent.records
+            numbers[sent.where] = number if number < SEQUENCES_END else number - 2 * SEQUENCES_END
+    producer._txn_manager._sequence_numbers.update(numbers)

@@ -201,7 +201,7 @@ async def commit(part: Part, folded: Folded, last_offset: int | None, group: str
     sends: Sends = []
     await send(producer, folded.tx.outputs, sends)
     count = await send(producer, folded.row_records(), sends)
-    await settle(sends)
+    await settle(sends, producer)
     if last_offset is not None:
         # After the sends, never beside them: the broker would refuse the first produce, and aiokafka wait.
         offsets = {TopicPartition(part.tp.topic, part.tp.partition): last_offset + 1}
@@ -219,10 +219,10 @@ async def write(part: Part, folded: Folded) -> int | None:
     """At least once: outputs, then rows; the offset follows with the acknowledgement."""
     outputs: Sends = []
     await send(part.producer, folded.tx.outputs, outputs)
-    await settle(outputs)
+    await settle(outputs, part.producer)
     rows: Sends = []
     count = await send(part.producer, folded.row_records(), rows)
-    await settle(rows)
+    await settle(rows, part.producer)
     return _last_offset(rows, count)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber
 from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types.tuples import TP
 
@@ -96,9 +96,16 @@ class FakeProducer:
     gate: asyncio.Event | None = None
     ends: defaultdict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
 
+    _sequence_numbers: defaultdict[Any, int] = field(default_factory=lambda: defaultdict(int))
+    _expected: defaultdict[Any, int] = field(default_factory=lambda: defaultdict(int))
+    """The number that the broker wants a partition's next batch to begin with."""
+
     @property
     def _txn_manager(self) -> Any:
-        return SimpleNamespace(is_fatal_error=lambda: self.fatal)
+        numbers = self._sequence_numbers
+        return SimpleNamespace(
+            is_fatal_error=lambda: self.fatal, sequence_number=numbers.__getitem__, _sequence_numbers=numbers
+        )
 
     def _step(self, name: str) -> None:
         self.calls.append(name)
@@ -123,6 +130,12 @@ class FakeProducer:
     async def send_batch(self, batch: Recorded, topic: str, *, partition: int) -> asyncio.Future[Any]:
         self._step("send")
         future = asyncio.get_running_loop().create_future()
+        where, count = (topic, partition), len(batch.records)
+        sequence = self._sequence_numbers[where]
+        self._sequence_numbers[where] += count
+        if sequence != self._expected[where]:
+            future.set_exception(OutOfOrderSequenceNumber())
+            return future
         if self.limit_bytes is not None and batch.size() > self.limit_bytes:
             self.refused.append(batch.size())
             future.set_exception(MessageSizeTooLargeError())
@@ -130,6 +143,7 @@ class FakeProducer:
         if self.failures["batch"]:
             future.set_exception(self.failures["batch"].pop(0))
             return future
+        self._expected[where] += count
         first = self.ends[topic, partition]
         self.ends[topic, partition] += len(batch.records)
         self.pending += [(topic, partition, key, value) for key, value in batch.records]

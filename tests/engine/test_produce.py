@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.producer import sender
+from aiokafka.producer.transaction_manager import TransactionManager
 
 from streams.engine import produce
 from tests.engine.fakes import FakeProducer
@@ -64,8 +65,36 @@ async def test_a_refusal_for_its_size_says_what_was_refused(error):
     producer.failures["batch"] = [error]
     await produce.send(producer, outputs(1, topic="other", size=5_000), sends)
     with pytest.raises(produce.BatchRefusedError, match="other refuses a batch of") as caught:
-        await produce.settle(sends)
+        await produce.settle(sends, producer)
     assert (caught.value.topic, caught.value.size_bytes) == ("other", sends[1].size_bytes)
+
+
+async def test_after_a_refusal_records_are_numbered_on_from_what_was_taken():
+    """Three batches to one partition, of which the second is refused, and the third with it; one to another."""
+    producer, sends = FakeProducer(batch_bytes=1_000), futures()
+    producer.limit_bytes = 1_500
+    sizes = [100, 5_000, 100]
+    batches = [(*outputs(1, size=size)[0][:3], b"v" * size, [], 1) for size in sizes]
+    await produce.send(producer, [*batches, *outputs(3, topic="other")], sends)
+    assert len(sends) == 4
+    with pytest.raises(produce.BatchRefusedError):
+        await produce.settle(sends, producer)
+    assert dict(producer._sequence_numbers) == {("out", 0): 1, ("other", 0): 3}
+    again = futures()
+    await produce.send(producer, [*outputs(2), *outputs(2, topic="other")], again)
+    await produce.settle(again, producer)
+
+
+async def test_numbers_wrap_around_as_aiokafkas_do():
+    producer, sends = FakeProducer(), futures()
+    where = TopicPartition("out", 0)
+    producer._sequence_numbers[where] = producer._expected[where] = 2**31 - 2
+    await produce.send(producer, outputs(5), sends)
+    manager = TransactionManager("id", 1_000)
+    manager._sequence_numbers[where] = 2**31 - 2
+    manager.increment_sequence_number(where, 5)
+    produce._number_on(producer, sends, set())
+    assert producer._sequence_numbers[where] == manager.sequence_number(where)
 
 
 async def test_a_batch_grows_as_far_as_it_was_last_told():
@@ -83,14 +112,14 @@ async def test_every_send_is_looked_at():
     producer.failures["batch"] = [KafkaTimeoutError()]
     await produce.send(producer, outputs(100, size=100), sends)
     with pytest.raises(KafkaTimeoutError):
-        await produce.settle(sends)
+        await produce.settle(sends, producer)
     assert all(sent.future.done() for sent in sends)
 
 
 async def test_settled_sends_raise_nothing():
     future = asyncio.get_running_loop().create_future()
     future.set_result(1)
-    await produce.settle([produce.Sent("out", 1, future)])
+    await produce.settle([produce.Sent(TopicPartition("out", 0), 1, 10, 0, future)], FakeProducer())
 
 
 def test_aiokafka_waits_2_ms_between_transactions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -237,8 +238,9 @@ async def test_a_producer_belongs_to_a_partition_and_has_the_clients_settings():
     found = producer.arguments
     assert (found["transactional_id"], found["transaction_timeout_ms"]) == ("t-3", 15_000)
     assert (found["acks"], found["enable_idempotence"], found["sasl_mechanism"]) == ("all", True, "PLAIN")
-    shared = await produce.start_producer(settings, None)
-    assert "transactional_id" not in shared.arguments
+    idempotent = await produce.start_producer(replace(settings, exactly_once=False), 3)
+    assert idempotent.arguments["enable_idempotence"] is True
+    assert "transactional_id" not in idempotent.arguments
 
 
 @pytest.mark.usefixtures("client")

@@ -85,8 +85,10 @@ async def dead_letters(line: Line) -> list[Any]:
     return await read_all(line.bootstrap, full_name(line.prefix, "dead-letters"))
 
 
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
 @pytest.mark.parametrize("when", ["at the start", "while it runs"])
-async def test_topics_that_take_256_kb(line, when):
+async def test_topics_that_take_256_kb(line, when, delivery):
+    line.env["BULLMQ_STREAMS_DELIVERY"] = delivery
     small = ("status", "alerts", "transitions", "dead-letters")
     if when == "at the start":
         await limit(line, SMALL, *small)
