@@ -32,9 +32,11 @@ def fold(row: Row | None, event: Event, rules: Rules = DEFAULT_RULES) -> Result:
 
 def _is_news(row: Row, event: Event, observed_at: int | None) -> bool:
     """Whether an event stands behind the row's last: in a later history of the stream, or later in the same."""
-    epoch, known = event.get("epoch", 0), row.get("epoch", 0)
+    epoch, known = event.get("epoch"), row.get("epoch")
     if epoch != known:
-        return bool(epoch > known)
+        epoch, known = epoch or 0, known or 0
+        if epoch != known:
+            return bool(epoch > known)
     return is_after(event["stream_id"], observed_at, row["position"], row["observed_at"])
 
 

@@ -44,8 +44,10 @@ def begins(step: Step) -> bool:
 def _can_follow(row: Row, name: str, prev: str | None) -> bool:
     if row["source_state"] == lc.UNKNOWN:
         return True
-    if row["source_state"] == lc.WAITING_CHILDREN and name != "active":
-        return name != "waiting" or prev == "waiting-children"
+    if row["source_state"] == lc.WAITING_CHILDREN:
+        return (
+            prev == "waiting-children" if name == "waiting" else name not in ("active", "waiting-children", "completed")
+        )
     left = _WAITING_FOLLOWS.get(prev) if name == "waiting" else _FOLLOWS.get(name)
     return left is None or row["state"] in left
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streams.core.events import Event, is_look, ms_of
-from streams.core.text import clean, cut, is_extreme, whole
+from streams.core.text import LARGEST, clean, cut, is_extreme, whole
 
 Row = dict[str, Any]
 Job = dict[str, Any]
@@ -107,8 +107,11 @@ def certain(row: Row, *fields: str) -> None:
 def max_attempts_of(job: Job) -> int:
     """How often BullMQ will try the job: `opts.attempts`, where 0 and none mean once."""
     opts = job.get("opts")
-    attempts = whole(opts.get("attempts")) if opts else None
-    return attempts if attempts is not None and attempts > 1 else 1
+    attempts = opts.get("attempts") if opts else None
+    if attempts is None:
+        return 1
+    most = whole(attempts)
+    return most if most is not None and most > 1 else 1
 
 
 def keeps_failures(job: Job) -> bool:
@@ -152,16 +155,16 @@ def take_creation(row: Row, job: Job) -> None:
     row["enriched"] = True
     if row["estimated"]:
         certain(row, "timestamp", "priority", "max_attempts", "name", "data", "parent")
-    row["timestamp"] = number_of(row, job, "timestamp", row["timestamp"])
-    row["priority"] = number_of(row, job, "priority")
+    timestamp, priority = job.get("timestamp"), job.get("priority")
+    row["timestamp"] = timestamp or number_of(row, job, "timestamp", row["timestamp"])
+    row["priority"] = priority if priority == 0 else number_of(row, job, "priority")
     row["max_attempts"] = most = max_attempts_of(job)
-    if is_extreme(most):
+    if most == LARGEST:
         estimate(row, "max_attempts")
-    untimed = job.get("timestamp") is None
-    if untimed:
+    if timestamp is None or is_extreme(timestamp):
         estimate(row, "timestamp")
-    if untimed != ("untimed" in row[NOTES]):
-        note(row, untimed=untimed or None)
+    if (timestamp is None) != ("untimed" in row[NOTES]):
+        note(row, untimed=timestamp is None or None)
 
 
 def take_all(row: Row, job: Job, *, running: bool, max_text_bytes: int) -> None:

@@ -60,7 +60,7 @@ class Step:
     )  # fmt: skip
 
     def __init__(self, row: Row | None, event: Event, rules: Rules, now: int, *, observed: bool = False) -> None:
-        self.row: Row = current(row, now).copy() if row is not None else {}
+        self.row: Row = {} if row is None else row.copy() if "epoch" in row else current(row, now)
         self.event = event
         self.rules = rules
         self.now = now

@@ -92,16 +92,16 @@ def cut(text: str, limit_bytes: int) -> str:
 
 def fit(number: int) -> int:
     """The number, or the nearest that fits into 64 bits."""
-    return -LARGEST if number < -LARGEST else min(number, LARGEST)
+    if -LARGEST <= number <= LARGEST:
+        return number
+    return LARGEST if number > 0 else -LARGEST
 
 
 def whole(value: object) -> int | None:
     """A number out of JSON as an integer of 64 bits, the nearest one that there is; None for what is no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    if isinstance(value, int):
+    if type(value) is int:
         return fit(value)
-    if math.isnan(value):
+    if not isinstance(value, float) or math.isnan(value):
         return None
     return fit(int(value)) if math.isfinite(value) else LARGEST if value > 0 else -LARGEST
 
