@@ -9,14 +9,16 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced
+from aiokafka.errors import KafkaError, ProducerFenced
 from faust.types.tuples import TP
 
 from streams.clock import wall_ms
 from streams.engine import reopen, transaction
 from streams.engine.api import BatchInfo, EngineOptions, Handler, Stats
+from streams.engine.limits import Limits
 from streams.engine.partition import Batch, Part, Work
-from streams.engine.produce import start_producer
+from streams.engine.produce import BatchRefusedError, resize, start_producer
+from streams.engine.quiet import RateLimit, kind_of
 from streams.engine.tx import Unwritable
 
 if TYPE_CHECKING:
@@ -26,9 +28,13 @@ if TYPE_CHECKING:
     from streams.engine.transaction import Folded
 
 log = logging.getLogger(__name__)
+aside = logging.getLogger(f"{__name__}.aside")
+aside.addFilter(RateLimit())
 
 ATTEMPTS: Final = 5
 FIRST_RETRY_S: Final = 0.2
+HALF: Final = 0.5
+"""A partition that was full is read on when so much of its read-ahead is left."""
 CLOSE_TIMEOUT_S: Final = 5.0
 STOP_FINISH_S: Final = 8.0
 REBALANCE_GRACE_S: Final = 5.0
@@ -47,8 +53,9 @@ class Engine:
         self.exactly_once = options.exactly_once
         self.parts: dict[int, Part] = {}
         self.stats = Stats()
-        self._shared: Any = None
-        """at_least_once: the one producer of the process"""
+        written = (options.table_topic, *options.output_topics)
+        self.limits = Limits(written, options.max_record_bytes, options.record_limits)
+        self._turn = asyncio.Lock()
         self._assigned_at: float | None = None
         self._without_table = False
 
@@ -81,8 +88,6 @@ class Engine:
             return
         began = time.monotonic()
         mine = self._with_table(assigned, generation)
-        if not self.exactly_once and self._shared is None:
-            self._shared = await start_producer(self.options, None)
         await asyncio.gather(*(self._start(tp, generation) for tp in mine))
         self._assigned_at = began
         numbers = [tp.partition for tp in mine]
@@ -102,8 +107,7 @@ class Engine:
         return mine
 
     async def _start(self, tp: TP, generation: int) -> None:
-        own = self.exactly_once
-        producer = await start_producer(self.options, tp.partition) if own else self._shared
+        producer = await start_producer(self.options, tp.partition, self.limits.batch_bytes)
         part = self.parts[tp.partition] = Part(tp, generation, producer)
         part.task = asyncio.get_running_loop().create_task(self._run(part), name=f"fold-{tp.partition}")
 
@@ -129,8 +133,7 @@ class Engine:
     async def _close(self, part: Part) -> None:
         for message in part.leftovers():
             self.app.consumer.forget(message)
-        if part.producer is not self._shared:
-            await self._stop_producer(part.producer)
+        await self._stop_producer(part.producer)
 
     async def _stop_producer(self, producer: Any) -> None:
         stopping = asyncio.get_running_loop().create_task(producer.stop())
@@ -143,9 +146,6 @@ class Engine:
     async def stop(self) -> None:
         """End what is in flight and start nothing any more. The app says should_stop by now."""
         await self.revoke()
-        if self._shared is not None:
-            shared, self._shared = self._shared, None
-            await self._stop_producer(shared)
 
     def open(self, generation: int, committed: Mapping[TP, int | None]) -> set[TP]:
         """The event partitions of this generation, seeked to `committed`: they may be fetched now."""
@@ -175,9 +175,15 @@ class Engine:
         if part is None or part.closing or part.generation != message.generation_id:
             self.app.consumer.forget(message)  # of an earlier assignment: it is read again
             return
-        part.add(Batch(stream, event))
-        if part.queued_events >= self.options.max_queued:
+        part.add(Batch.of(stream, event))
+        if self._filled(part) >= 1:
             self.app.consumer.on_buffer_full(part.tp)
+
+    def _filled(self, part: Part) -> float:
+        """How much of what a partition may read ahead it has read; each has its share of the bytes."""
+        options = self.options
+        share = options.max_queued_bytes / max(len(self.parts), 1)
+        return max(part.queued_events / options.max_queued, part.queued_bytes / share)
 
     def tick(self, now_ms: int) -> None:
         """Queue a tick for every recovered partition."""
@@ -190,8 +196,7 @@ class Engine:
         try:
             while (work := await part.take(self.options)) is not None:
                 await self._transact(part, work)
-                part.done()
-                if part.queued_events < self.options.max_queued // 2:
+                if self._filled(part) < HALF:
                     self.app.consumer.on_buffer_drop(part.tp)
         except ProducerFenced:  # there is a newer owner; the rebalance that says so is on its way
             part.close()
@@ -203,40 +208,55 @@ class Engine:
             await self.app.crash(error)
 
     async def _transact(self, part: Part, work: Work) -> None:
-        careful = False
-        for attempt in range(1, ATTEMPTS + 1):
-            folded, careful = self._fold(part, work, careful)
-            if folded.empty and work.last_offset is None:
+        """Commit what goes into one transaction, in as many attempts as are worth it. What is left is queued again."""
+        careful, attempt = False, 1
+        while True:
+            folded, careful = await self._fold(part, work, careful)
+            if folded.empty and folded.work.last_offset is None:
+                part.done(folded.work, folded.left)
                 return
             began = time.perf_counter()
             try:
-                row_offset = await self._write(part, folded, work)
+                row_offset = await self._write(part, folded)
             except ProducerFenced:
                 raise
+            except BatchRefusedError as error:
+                careful = True
+                if not await self._shrink(part, error):
+                    await self._recoil(part, attempt, error)
+                    attempt += 1
             except (KafkaError, Unwritable) as error:
+                careful = careful or isinstance(error, Unwritable)
                 await self._recoil(part, attempt, error)
-                careful = careful or isinstance(error, (Unwritable, MessageSizeTooLargeError))
-                continue
-            info = self._info(work, folded, attempt, time.perf_counter() - began)
-            self._apply(part, folded, row_offset, info)
-            await self._acknowledge(part, work)
-            return
+                attempt += 1
+            else:
+                info = self._info(folded, attempt, time.perf_counter() - began)
+                self._apply(part, folded, row_offset, info)
+                await self._acknowledge(part, folded.work)
+                part.done(folded.work, folded.left)
+                return
 
-    def _fold(self, part: Part, work: Work, careful: bool) -> tuple[Folded, bool]:
+    async def _fold(self, part: Part, work: Work, careful: bool) -> tuple[Folded, bool]:
         """The fold, and whether it had to be a careful one."""
-        try:
-            folded = transaction.fold(self.handler, self.store, self.options, part, work, careful=careful)
-        except Unwritable as error:
-            if careful:
-                raise
-            log.warning("partition %s: %s; setting it aside", part.number, error)
-            return self._fold(part, work, careful=True)
+        arguments = (self.handler, self.store, self.options, part, work, self.limits, self._turn)
+        if not careful:
+            try:
+                folded = await transaction.fold(*arguments)
+            except Exception as error:  # noqa: BLE001 - whatever a record does: it is found, and set aside alone
+                careful = True
+                what = str(error) if isinstance(error, Unwritable) else kind_of(error)
+                aside.warning("a record cannot be folded and is set aside: %s, partition %s", what, part.number)
+                if isinstance(error, Unwritable) and error.reason == "too_large":
+                    await self.limits.read_again()
+        if careful:
+            folded = await transaction.fold(*arguments, careful=True)
         self.stats.fold_s += folded.seconds
         return folded, careful
 
-    async def _write(self, part: Part, folded: Folded, work: Work) -> int | None:
+    async def _write(self, part: Part, folded: Folded) -> int | None:
+        resize(part.producer, self.limits.batch_bytes)
         if self.exactly_once:
-            return await transaction.commit(part, folded, work.last_offset, self.options.app_id)
+            return await transaction.commit(part, folded, folded.work.last_offset, self.options.app_id)
         return await transaction.write(part, folded)
 
     async def _recoil(self, part: Part, attempt: int, error: KafkaError | Unwritable) -> None:
@@ -244,7 +264,7 @@ class Engine:
         log.warning("partition %s, attempt %d of %d: %r", part.number, attempt, ATTEMPTS, error)
         self.stats.aborted += 1
         lost = self.exactly_once and transaction.lost(part.producer)
-        if attempt == ATTEMPTS or (lost and not reopen.forgotten(error)):
+        if attempt >= ATTEMPTS or (lost and not reopen.forgotten(error)):
             raise error
         if lost:
             await self._reopen(part)
@@ -255,18 +275,32 @@ class Engine:
 
     async def _reopen(self, part: Part) -> None:
         """Another producer for one that the broker has forgotten. Raises Overtaken where that is too late."""
-        forgotten, part.producer = part.producer, await start_producer(self.options, part.number)
+        producer = await start_producer(self.options, part.number, self.limits.batch_bytes)
+        forgotten, part.producer = part.producer, producer
         await self._stop_producer(forgotten)
         row_offset = self.store.offsets.get(part.number, -1)
         await reopen.check_untouched(self.options, part.number, part.committed, row_offset)
         log.warning("partition %s: the broker had forgotten its transactional id; it has a new producer", part.number)
 
-    def _info(self, work: Work, folded: Folded, attempt: int, commit_s: float) -> BatchInfo:
+    async def _shrink(self, part: Part, error: BatchRefusedError) -> bool:
+        """The broker takes less than was believed: abort, and write less. False where that is no use."""
+        if self.exactly_once and transaction.lost(part.producer):
+            return False
+        await self.limits.read()
+        if not self.limits.refused(error.topic, error.size_bytes):
+            return False
+        self.stats.aborted += 1
+        if self.exactly_once:
+            await part.producer.abort_transaction()
+        return True
+
+    def _info(self, folded: Folded, attempt: int, commit_s: float) -> BatchInfo:
+        work = folded.work
         self.stats.commit_s += commit_s
         self.stats.events += work.events
         self.stats.transactions += 1
         return BatchInfo(
-            fetches=tuple(batch.message.records for batch in work.batches),
+            fetches=tuple(batch.records for batch in work.batches),
             events=work.events,
             rows=len(folded.rows),
             outputs=len(folded.tx.outputs),
@@ -283,7 +317,8 @@ class Engine:
 
     async def _acknowledge(self, part: Part, work: Work) -> None:
         for batch in work.batches:
-            await batch.stream.ack(batch.event)
+            if batch.ends:
+                await batch.stream.ack(batch.event)
         if self.exactly_once and work.last_offset is not None:
             # Faust did not commit this itself; its livelock check has to hear of it.
             offset, consumer = work.last_offset + 1, self.app.consumer

@@ -66,7 +66,7 @@ async def _run(
         return task
 
     signalled = helpers[0]
-    waiting = helper(app.broker.wait(), "wait for Kafka")
+    waiting = helper(_prepare(app), "wait for Kafka")
     if await _first(signalled, waiting) is signalled or waiting.exception() is not None:
         await app.broker.close()
         return 0 if signalled.done() else waiting.result()  # which raises
@@ -89,6 +89,12 @@ async def _run(
     if refused:
         raise refused
     return code
+
+
+async def _prepare(app: BatchApp) -> None:
+    """Kafka is there, and what its topics take is known."""
+    await app.broker.wait()
+    await app.engine.limits.read()
 
 
 async def _first(*tasks: asyncio.Task[Any]) -> asyncio.Task[Any]:

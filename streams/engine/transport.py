@@ -15,7 +15,7 @@ from mode.utils.futures import notify
 
 from streams.engine import recovery
 from streams.engine.messages import BatchMessage
-from streams.engine.records import lean_record
+from streams.engine.records import lean_record, take_piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from streams.engine.api import ConsumerRecord
 
 FETCH_MAX_WAIT_MS: Final = 250
+FETCH_MAX_BYTES: Final = 16 << 20
+"""Of one answer of one broker, all partitions together; aiokafka holds it until it is taken. Stock: 50 MB."""
 FETCH_TIMEOUT_S: Final = 0.2
 FULL_FETCH_TIMEOUT_S: Final = 0.02
 NOTHING_TO_FETCH_S: Final = 0.01
@@ -35,7 +37,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # end_offsets() is then the last stable offset
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # stock 1500: each seek and resume waits for it
+        consumer._fetch_max_bytes = FETCH_MAX_BYTES
         fetcher.PartitionRecords._consumer_record = lean_record  # for all consumers of the process
+        fetcher.FetchResult.getall = take_piece  # likewise
         return consumer
 
 

@@ -49,11 +49,18 @@ def build_app(
         codec=ROWS,
         exactly_once=settings.delivery == "exactly_once",
         max_queued=MAX_QUEUED,
+        record_limits=lambda: _record_limits(settings),
     )
     repairs = Repairs(Outputs(settings), comparisons, balance)
     app = engine.build(options, JobStatusHandler(settings, meters, repairs))
     repairs.folded_to = app.engine.folded_to
     return app
+
+
+async def _record_limits(settings: Settings) -> dict[str, int]:
+    """By the topics' full names."""
+    limits = await admin.record_limits(settings, (topology.STATUS, *_OUTPUTS))
+    return {settings.topic(name): limit for name, limit in limits.items()}
 
 
 async def main(settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from streams.clock import wall_ms
@@ -10,14 +11,18 @@ from streams.core.events import REASONS, BadRecordError
 from streams.core.fold import fold
 from streams.core.row import Row
 from streams.core.rules import AlertRule, Rules
+from streams.core.shed import lighter
 from streams.core.step import Result
-from streams.engine import BatchInfo, ConsumerRecord, Tx, Unwritable
+from streams.engine import BatchInfo, CheckedTx, ConsumerRecord, RateLimit, Tx, Unwritable, kind_of
 from streams.settings import Settings
 from streams.worker.index import PartitionIndex
-from streams.worker.meters import BatchMeter, Meters
+from streams.worker.meters import INTERNAL, BatchMeter, Meters
 from streams.worker.outputs import Outputs
 from streams.worker.records import event_of
 from streams.worker.repairs import Repairs
+
+failures = logging.getLogger(f"{__name__}.failures")
+failures.addFilter(RateLimit())
 
 TICK_INTERVAL_S = 0.25
 PROBES_PER_TICK = 500
@@ -62,9 +67,7 @@ class JobStatusHandler:
         key: bytes = record.key
         row = tx.get(key)
         result = fold(row, event, self._rules)
-        if result.row is not row:
-            tx.put(key, result.row)
-        self._tell(tx, key, result, record.timestamp)
+        result = self._write(tx, key, row, result, record.timestamp)
         if result.ask:
             self._outputs.probe(tx, key, event, deadlines.PROBE, wall_ms())
         meter.folded(event, result)
@@ -77,6 +80,16 @@ class JobStatusHandler:
         self._outputs.dead_letter(tx, record, BadRecordError(reason, str(error)))
         self._meter_of(tx).dead_letters.append(reason)
 
+    def on_failed(self, tx: Tx, record: ConsumerRecord | None, error: Exception) -> None:
+        """A record on which our own code failed: set aside. What failed is said without what it failed on."""
+        kind = kind_of(error)
+        failures.error("a %s could not be folded: %s", "tick" if record is None else "record", kind)
+        if record is None:
+            self._meters.failed()
+            return
+        self._outputs.dead_letter(tx, record, BadRecordError(INTERNAL, kind))
+        self._meter_of(tx).dead_letters.append(INTERNAL)
+
     def on_tick(self, tx: Tx, now_ms: int) -> None:
         """Look after the rows that are due: ask about them, or let them go."""
         index = self._indexes.get(tx.partition)
@@ -86,11 +99,16 @@ class JobStatusHandler:
         for key in index.due_keys(now_ms, self._share_of_verifications()):
             if len(meter.asked) >= PROBES_PER_TICK:
                 break
-            row = tx.get(key)
-            visit = deadlines.visit(row, now_ms, self._rules) if row is not None else None
-            if row is not None and visit is not None:
-                self._visit(tx, key, row, visit, now_ms, meter)
+            tx.mark()
+            try:
+                self._look_after(tx, key, now_ms, meter)
+            except Exception as error:
+                if not isinstance(tx, CheckedTx):
+                    raise  # the engine ticks again with care
+                tx.take_back()
+                self._put_off(index, key, now_ms, error)
         if self._repairs is not None:
+            tx.mark()
             budget = max(self._share_of_verifications() - len(meter.asked), 1)
             meter.compared = self._repairs.on_tick(tx, now_ms, budget)
 
@@ -98,24 +116,41 @@ class JobStatusHandler:
         """The setting is for the whole worker; its partitions tick together."""
         return max(self._verify_per_tick // len(self._indexes), 1)
 
+    def _put_off(self, index: PartitionIndex, key: bytes, now_ms: int, error: Exception) -> None:
+        """A key on whose visit our own code failed, or which led to what Kafka cannot take: not again for a while.
+
+        At once, not after the commit: there may be nothing to commit, and to fold again does no harm.
+        """
+        what = error.reason if isinstance(error, Unwritable) else kind_of(error)
+        failures.error("a row's deadline could not be met and is put off: %s", what)
+        self._meters.failed()
+        index.asked([key], now_ms)
+
+    def _look_after(self, tx: Tx, key: bytes, now_ms: int, meter: BatchMeter) -> None:
+        row = tx.get(key)
+        visit = deadlines.visit(row, now_ms, self._rules) if row is not None else None
+        if row is not None and visit is not None:
+            self._visit(tx, key, row, visit, now_ms, meter)
+
     def _visit(self, tx: Tx, key: bytes, row: Row, visit: deadlines.Visit, now_ms: int, meter: BatchMeter) -> None:
-        if visit.action == deadlines.EXPIRE:
-            for alert in alerts.expire(row, key.decode(), now_ms):
-                self._outputs.alert(tx, alert, now_ms)
-                meter.alerts.append((alert["rule"], alert["status"]))
-            tx.put(key, None)
-            return
-        if visit.action == deadlines.LAPSE:
-            lapsed, ended = deadlines.lapse(row, key.decode(), now_ms, self._rules)
-            for alert in ended:
-                self._outputs.alert(tx, alert, now_ms)
-                meter.alerts.append((alert["rule"], alert["status"]))
-            tx.put(key, lapsed)
+        result = self._end(key, row, visit.action, now_ms)
+        if result is not None:
+            self._write(tx, key, row, result, now_ms)
+            meter.alerts.extend((alert["rule"], alert["status"]) for alert in result.alerts)
             return
         address = {"source": row["source"], "queue": row["queue"], "job_id": row["id"]}
         self._outputs.probe(tx, key, address, visit.action, now_ms)
         meter.asked.append(key)
         meter.now_ms = now_ms
+
+    def _end(self, key: bytes, row: Row, action: str, now_ms: int) -> Result | None:
+        """What time itself ends: a row, or its alert. None where it is to be asked about."""
+        if action == deadlines.EXPIRE:
+            return Result(None, (), tuple(alerts.expire(row, key.decode(), now_ms)))
+        if action == deadlines.LAPSE:
+            lapsed, ended = deadlines.lapse(row, key.decode(), now_ms, self._rules)
+            return Result(lapsed, (), tuple(ended))
+        return None
 
     def on_recovered(self, partition: int, rows: Mapping[bytes, bytes]) -> None:
         """The table of a partition is complete: build its index."""
@@ -151,7 +186,28 @@ class JobStatusHandler:
                 self._repairs.revoked(partition)
             self._meters.revoked(partition)
 
-    def _tell(self, tx: Tx, key: bytes, result: Result, timestamp_ms: int) -> None:
+    def _write(self, tx: Tx, key: bytes, row: Row | None, result: Result, timestamp_ms: int) -> Result:
+        """Stage what a step came to. What Kafka would not take whole is made lighter, as far as that goes.
+
+        Raises Unwritable: on a plain transaction at once, for the engine comes again with one that can take back.
+        """
+        while True:
+            try:
+                self._stage(tx, key, row, result, timestamp_ms)
+            except Unwritable as error:
+                if not isinstance(tx, CheckedTx) or error.reason != "too_large":
+                    raise
+                shed = lighter(result)
+                if shed is None:
+                    raise
+                tx.take_back()
+                result = shed
+            else:
+                return result
+
+    def _stage(self, tx: Tx, key: bytes, row: Row | None, result: Result, timestamp_ms: int) -> None:
+        if result.row is not row:
+            tx.put(key, result.row)
         for transition in result.transitions:
             self._outputs.transition(tx, key, transition, timestamp_ms)
         for alert in result.alerts:

@@ -15,6 +15,8 @@ from streams.worker.comparisons import Comparison
 from streams.worker.drift import Queue, drift
 from streams.worker.index import Group, PartitionIndex
 
+INTERNAL: Final = "internal"
+"""`dlq_reason` of a record on which our own code failed."""
 SAMPLES_PER_BATCH: Final = 64
 """Records of a batch whose delay is measured: evenly spread, so a batch of thousands costs no more than a small one."""
 
@@ -114,11 +116,17 @@ class Meters:
             self._moved(name, queue.moves)
         for reason, count in Counter(meter.dead_letters).items():
             child("worker_dead_letters_total", reason).inc(count)
+            if reason == INTERNAL:
+                self.failed(count)
         for kind, count in Counter(meter.anomalies).items():
             child("worker_anomalies_total", kind).inc(count)
         for alert, count in Counter(meter.alerts).items():
             child("alerts_total", *alert).inc(count)
         self._measure(batch)
+
+    def failed(self, count: int = 1) -> None:
+        """Our own code failed on so many records or rows that were due."""
+        self._metrics.child("worker_record_failures_total").inc(count)
 
     def _moved(self, queue: tuple[str, str], moves: Mapping[tuple[str | None, str], list[int | None]]) -> None:
         for (state_from, to), spent in moves.items():

@@ -136,20 +136,6 @@ async def test_a_commit_nobody_can_tell_about_is_not_tried_again(monkeypatch):
     assert bench.store.parts[0] == {}
 
 
-@pytest.mark.errors_expected
-async def test_an_error_of_the_fold_ends_the_process_and_writes_nothing(monkeypatch):
-    class Broken(Counting):
-        def on_record(self, *_: Any) -> None:
-            raise RuntimeError("a bug")
-
-    bench = Bench(monkeypatch, Broken(TOPICS))
-    await bench.assign(0)
-    bench.submit(record(0))
-    await bench.settled()
-    assert str(bench.app.crashes[0]) == "a bug"
-    assert bench.producer.calls == []
-
-
 class Greedy(Counting):
     """Makes too large a row of number 1, too large an output of 2, a row JSON cannot say of 3."""
 
@@ -345,8 +331,7 @@ class TestAtLeastOnce:
         await bench.assign(0, 1)
         bench.submit(record(0))
         await bench.settled()
-        assert bench.producer.calls == ["send", "send"]
-        assert len(bench.producers) == 1
+        assert bench.producers[0].calls == ["send", "send"]
         assert bench.stream.acked == [0]
         assert bench.store.offsets == {0: 0}
 
@@ -359,12 +344,22 @@ class TestAtLeastOnce:
         assert bench.stream.acked == [0]
         assert loads(bench.store.parts[0][b"k"])["count"] == 1
 
-    async def test_the_producer_of_the_process_outlives_a_rebalance_and_ends_with_it(self, monkeypatch):
+    async def test_a_producer_lives_for_one_assignment_here_too(self, monkeypatch):
         bench = Bench(monkeypatch, exactly_once=False)
         await bench.assign(0)
         await bench.engine.revoke()
         await bench.assign(0, generation=2)
-        assert bench.producer.calls == []
+        assert [producer.calls for producer in bench.producers] == [["stop"], []]
         bench.app.should_stop = True
         await bench.engine.stop()
         assert bench.producer.calls == ["stop"]
+
+    async def test_a_refused_batch_is_never_sent_again_as_it_was(self, monkeypatch):
+        bench = Bench(monkeypatch, exactly_once=False)
+        await bench.assign(0)
+        bench.producer.limit_bytes = 20_000
+        bench.submit(*[record(number, b"%d" % number + b"k" * 500) for number in range(100)])
+        await bench.settled()
+        assert len(set(bench.producer.refused)) == len(bench.producer.refused) > 0
+        assert len(bench.store.parts[0]) == 100
+        assert bench.stream.acked == [99]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -145,13 +146,15 @@ async def test_messages_of_other_topics_are_acknowledged_as_faust_does(app, monk
 
 
 async def test_the_thread_reads_committed_and_waits_briefly(monkeypatch):
-    stock = SimpleNamespace(_isolation_level="read_uncommitted", _fetch_max_wait_ms=1500)
+    stock = SimpleNamespace(_isolation_level="read_uncommitted", _fetch_max_wait_ms=1500, _fetch_max_bytes=50 << 20)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: stock)
     monkeypatch.setattr(fetcher.PartitionRecords, "_consumer_record", None)
     thread = object.__new__(transport.BatchConsumerThread)
     consumer = thread._create_worker_consumer(None)
     assert (consumer._isolation_level, consumer._fetch_max_wait_ms) == ("read_committed", 250)
+    assert consumer._fetch_max_bytes == 16 << 20
     assert fetcher.PartitionRecords._consumer_record is records.lean_record
+    assert fetcher.FetchResult.getall is records.take_piece
 
 
 async def test_the_agent_only_hands_over(app, monkeypatch):
@@ -235,8 +238,9 @@ async def test_a_producer_belongs_to_a_partition_and_has_the_clients_settings():
     found = producer.arguments
     assert (found["transactional_id"], found["transaction_timeout_ms"]) == ("t-3", 15_000)
     assert (found["acks"], found["enable_idempotence"], found["sasl_mechanism"]) == ("all", True, "PLAIN")
-    shared = await produce.start_producer(settings, None)
-    assert "transactional_id" not in shared.arguments
+    idempotent = await produce.start_producer(replace(settings, exactly_once=False), 3)
+    assert idempotent.arguments["enable_idempotence"] is True
+    assert "transactional_id" not in idempotent.arguments
 
 
 @pytest.mark.usefixtures("client")
