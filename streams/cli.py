@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from streams import __version__
 from streams.errors import UserError
+from streams.escape import printable
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -30,8 +31,8 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            for line in str(error).splitlines():
-                typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
+            for line in str(error).split("\n"):
+                typer.secho(f"error: {printable(line)}", err=True, fg=typer.colors.RED)
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             # The reader has had enough (`| head`); without this Python complains once more at its end.
@@ -89,7 +90,7 @@ def _settings(ctx: typer.Context, config: list[Path] | None) -> Settings:
 
     settings = load(_files(ctx, config), os.environ)
     for warning in settings.warnings:
-        typer.secho(f"warning: {warning}", err=True, fg=typer.colors.YELLOW)
+        typer.secho(f"warning: {printable(warning)}", err=True, fg=typer.colors.YELLOW)
     return settings
 
 

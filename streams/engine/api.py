@@ -81,6 +81,8 @@ class EngineOptions:
     table_topic: str
     output_topics: tuple[str, ...] = ()
     """Topics that must exist before the start, beside the two."""
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    """How many partitions a topic is taken to have, by its full name; another number ends the process."""
     codec: Codec = PLAIN
     """How the handler's rows are read and written."""
     exactly_once: bool = True

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
-from streams import engine, telemetry, topology
+from streams import admin, engine, telemetry, topology
 from streams.settings import Settings
 from streams.worker.drift import Heartbeats
 from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
@@ -33,6 +33,7 @@ def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchA
         events_topic=settings.topic(topology.EVENTS),
         table_topic=settings.topic(topology.STATUS),
         output_topics=tuple(settings.topic(name) for name in _OUTPUTS),
+        partitions={topic.name: topic.partitions for topic in admin.wanted(settings)},
         codec=ROWS,
         exactly_once=settings.delivery == "exactly_once",
         max_queued=MAX_QUEUED,
