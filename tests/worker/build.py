@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from streams import telemetry
 from streams.core.job import job_key
 from streams.engine import BatchInfo, ConsumerRecord, Tx
@@ -88,8 +90,10 @@ class Worker:
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one sample, 0 where there is none."""
-        value = self.metrics._registry.get_sample_value(f"bullmq_streams_{name}", labels)
-        return 0.0 if value is None else value
+        families = text_string_to_metric_families(self.metrics.render().decode())
+        wanted = (f"bullmq_streams_{name}", labels)
+        samples = (sample for family in families for sample in family.samples)
+        return next((sample.value for sample in samples if (sample.name, sample.labels) == wanted), 0.0)
 
 
 def topics_of(outputs: list[Any]) -> list[str]:
