@@ -16,6 +16,7 @@ LOOP: Final = "loop"
 
 async def watch(metrics: Metrics, pulse: Pulse) -> None:
     """Measure until cancelled: how late each sleep ends, into `loop_held_seconds`."""
+    pulse.expect(LOOP)
     observe = metrics.child("loop_held_seconds").observe
     while True:
         due = time.perf_counter() + INTERVAL_S

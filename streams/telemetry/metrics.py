@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -20,6 +21,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 Labels = tuple[str, ...]
 """Values of a metric's labels, in the order in which they are declared."""
 _QUEUE: Final = ("source", "queue")
+_LABELS: Final = "\0"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
@@ -55,13 +57,6 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += count
         self.sum += value * count
 
-    def cumulative(self) -> Iterator[tuple[str, int]]:
-        """Prometheus' buckets: upper bound as text, observations up to it."""
-        total = 0
-        for bound, count in zip(_bounds(self.bounds), self.counts.copy(), strict=True):
-            total += count
-            yield bound, total
-
 
 def _bounds(bounds: tuple[float, ...]) -> list[str]:
     return [*(str(float(bound)) for bound in bounds), "+Inf"]
@@ -76,6 +71,7 @@ class Family:
         self.read: Callable[[], Mapping[Labels, float]] | None = None
         """Where the series are worked out when somebody asks."""
         self._of_queue: dict[Labels, set[Labels]] | None = {} if spec.labels[:2] == _QUEUE else None
+        self._sorted = sorted(enumerate(spec.labels), key=lambda label: label[1])
         if not spec.labels:
             self.child(())
 
@@ -122,20 +118,21 @@ class Family:
                 yield f"{name}{self._braced(values)} {float(child.value)}\n"
 
     def _histogram(self) -> Iterator[str]:
-        name, bounds = self.spec.full_name, _bounds(self.spec.buckets)
+        template = self._template()
         for values, child in self.children.copy().items():
-            labels, braced = self._labels(values), self._braced(values)
-            begin = f'{name}_bucket{{{labels}{"," if labels else ""}le="'
-            spent, counts, total = child.sum, child.counts.copy(), 0
-            lines = []
-            for bound, count in zip(bounds, counts, strict=True):
-                total += count
-                lines.append(f'{begin}{bound}"}} {total}\n')
-            lines.append(f"{name}_count{braced} {total}\n{name}_sum{braced} {spent}\n")
-            yield "".join(lines)
+            spent, counts = child.sum, list(accumulate(child.counts.copy()))
+            text = template % (*counts, counts[-1], spent)
+            yield text.replace(_LABELS, self._labels(values))
+
+    def _template(self) -> str:
+        """A series' lines: `%` for the numbers, and a mark for the labels, so that a label may hold a `%`."""
+        name, labelled = self.spec.full_name, bool(self.spec.labels)
+        begin, braced = (f"{_LABELS},", f"{{{_LABELS}}}") if labelled else ("", "")
+        buckets = [f'{name}_bucket{{{begin}le="{bound}"}} %d\n' for bound in _bounds(self.spec.buckets)]
+        return "".join([*buckets, f"{name}_count{braced} %d\n{name}_sum{braced} %r\n"])
 
     def _labels(self, values: Labels) -> str:
-        return ",".join([f'{name}="{_escaped(value)}"' for name, value in zip(self.spec.labels, values, strict=True)])
+        return ",".join([f'{name}="{_escaped(values[at])}"' for at, name in self._sorted])
 
     def _braced(self, values: Labels) -> str:
         return f"{{{self._labels(values)}}}" if values else ""
