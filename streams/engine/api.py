@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,8 +59,12 @@ class Handler(Protocol):
         All it had staged is taken back. What is staged here must fit.
         """
 
-    def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> None:
-        """The rows of a partition are complete: build indexes. `rows` is the live table; do not change it."""
+    def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> Iterator[None] | None:
+        """The rows of a partition are complete: build indexes. `rows` is the live table; do not change it.
+
+        Where that takes long it is an iterator, with a step at each of which the loop may turn. It may never be brought
+        to its end: the partition may be taken away, and `rows` change, in between.
+        """
 
     def on_committed(self, partition: int, staged: dict[bytes, Row | None], batch: BatchInfo) -> None:
         """A batch is committed and applied: the place to change indexes and to count."""
