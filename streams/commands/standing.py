@@ -10,7 +10,7 @@ from streams.commands import health
 from streams.commands.health import Newest, QueueName
 from streams.commands.reading import Reader, Record
 from streams.core.job import job_key, parse_key, partition_of
-from streams.core.lifecycle import STATES
+from streams.core.lifecycle import STATES, UNKNOWN
 from streams.settings import Settings
 from streams.worker import drift
 
@@ -23,7 +23,8 @@ class Queue:
     """A line of the overview. What a heartbeat tells is None without one within a day.
 
     `stale_s` since it; `refused` = why the bridge does not read the queue; `drift` = the table's count less the one in
-    Redis, by state; `snapshot` = how far a comparison that goes on now has come.
+    Redis, by state; `snapshot` = how far a comparison that goes on now has come. `unplaced` = jobs that are stuck in
+    none of BullMQ's places.
     """
 
     jobs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
@@ -35,6 +36,7 @@ class Queue:
     refused: str | None = None
     drift: dict[str, int] | None = None
     snapshot: dict[str, Any] | None = None
+    unplaced: int = 0
 
 
 async def count_jobs(kafka: Reader, settings: Settings, only: QueueName | None) -> dict[QueueName, Queue]:
@@ -42,29 +44,31 @@ async def count_jobs(kafka: Reader, settings: Settings, only: QueueName | None) 
     queues: dict[QueueName, Queue] = {}
     prefix = job_key(*only, "").encode() if only else b""
     for partition in kafka.partitions(settings.topic(topology.STATUS)):
-        states: dict[bytes, str] = {}
+        states: dict[bytes, tuple[str, bool]] = {}
         async for records in kafka.to_end([partition]):
             for key, value in _newest(records, prefix).items():
                 if value is None:
                     states.pop(key, None)
                 else:
                     states[key] = _state(value)
-        for key, state in states.items():
+        for key, (state, unplaced) in states.items():
             name = _queue_of(key)
             if name is not None and state:
-                jobs = queues.setdefault(name, Queue()).jobs
-                jobs[state] = jobs.get(state, 0) + 1
+                queue = queues.setdefault(name, Queue())
+                queue.jobs[state] = queue.jobs.get(state, 0) + 1
+                queue.unplaced += unplaced
     return queues
 
 
-def _state(value: bytes) -> str:
-    """Of a row; empty for what is none."""
+def _state(value: bytes) -> tuple[str, bool]:
+    """Of a row, and whether its job is in no place; empty for what is none."""
     try:
         row = wire.loads(value)
     except wire.JSONDecodeError:
-        return ""
-    state = row.get("state") if isinstance(row, dict) else None
-    return state if isinstance(state, str) else ""
+        return "", False
+    if not isinstance(row, dict) or not isinstance(row.get("state"), str):
+        return "", False
+    return row["state"], row.get("source_state") == UNKNOWN
 
 
 def _queue_of(key: bytes) -> QueueName | None:
@@ -102,7 +106,7 @@ def _add(queue: Queue, name: QueueName, found: Newest, now_ms: int) -> None:
     queue.stale_s = round(max(0, now_ms - beat["at"]) / 1000, 1)
     if isinstance(beat.get("counts"), dict):
         ours: dict[tuple[str, ...], float] = {(*name, state): count for state, count in queue.jobs.items()}
-        found_ = drift.drift(ours, {name: drift.by_state(beat)})
+        found_ = drift.drift(ours, {name: drift.by_state(beat)}, {name: queue.unplaced})
         queue.drift = {state: int(count) for (_, _, state), count in found_.items()}
 
 

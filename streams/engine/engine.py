@@ -155,15 +155,23 @@ class Engine:
             part.next_offset = max(part.next_offset, part.committed)
         return {part.tp for part in parts}
 
-    def recovered(self, partitions: set[int]) -> None:
-        """The rows of these partitions are complete: ticks from here on."""
-        for number in sorted(partitions & self.parts.keys()):
-            self.handler.on_recovered(number, self.store.parts[number])
-            self.parts[number].ready = True
+    async def recovered(self, partitions: set[int]) -> None:
+        """The rows of these partitions are complete: ticks from here on.
+
+        The handler's indexes are built in pieces, and the loop turns between. Events are fetched only afterwards. A
+        partition that is taken away meanwhile is left as it is.
+        """
+        for part in [self.parts[number] for number in sorted(partitions & self.parts.keys())]:
+            for _ in self.handler.on_recovered(part.number, self.store.parts[part.number]) or ():
+                await asyncio.sleep(0)
+                if self.parts.get(part.number) is not part:
+                    break
+            else:
+                part.ready = True
         self.stats.recoveries += 1
         if self._assigned_at is not None:
             self.stats.restore_s = time.monotonic() - self._assigned_at
-        rows = {number: len(self.store.parts[number]) for number in sorted(partitions)}
+        rows = {number: len(self.store.parts.get(number, ())) for number in sorted(partitions)}
         log.info("recovered rows of partitions %s in %.2f s", rows, self.stats.restore_s or 0)
 
     # -- the two doors into a partition

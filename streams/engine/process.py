@@ -24,12 +24,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S: Final = 20.0
+TICKS: Final = "ticks"
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-async def run(app: BatchApp, *, tick_interval_s: float, on_started: Callable[[], None] | None = None) -> int:
+async def run(
+    app: BatchApp,
+    *,
+    tick_interval_s: float,
+    on_started: Callable[[], None] | None = None,
+    beat: Callable[[str], None] | None = None,
+) -> int:
     """Run until SIGTERM or SIGINT (0) or a crash (1). `on_started` is called after the first recovery.
+
+    `beat` hears from the endless loops, `ticks` and `fetch`, each time that they turn.
 
     Raises UserError, after a stop, for what only its user can mend.
 
@@ -39,6 +48,8 @@ async def run(app: BatchApp, *, tick_interval_s: float, on_started: Callable[[],
     loop = asyncio.get_running_loop()
     if app.loop is not loop:
         raise RuntimeError("the app was built outside of the loop that runs it: it would never fetch")
+    if beat is not None:
+        app.beat = beat
     quiet.limit()
     gc.set_threshold(*GC_THRESHOLDS)
     stop = asyncio.Event()
@@ -117,6 +128,7 @@ async def _tick(app: BatchApp, interval_s: float) -> None:
             gc.collect()
             gc.freeze()  # what lives after a recovery stays: the collector need not walk it again
         await asyncio.sleep(interval_s)
+        app.beat(TICKS)
         app.engine.tick(wall_ms())
 
 

@@ -28,6 +28,9 @@ FETCH_MAX_BYTES: Final = 16 << 20
 FETCH_TIMEOUT_S: Final = 0.2
 FULL_FETCH_TIMEOUT_S: Final = 0.02
 NOTHING_TO_FETCH_S: Final = 0.01
+FLOW_TIMEOUT_S: Final = 5.0
+"""While a rebalance lasts nothing is fetched: the loop says now and then that it is alive."""
+FETCH: Final = "fetch"
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -127,8 +130,9 @@ class BatchConsumer(driver.Consumer):
         """Fetch and hand on until stopped. Replaces the stock loop, which goes record by record."""
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                self.app.beat(FETCH)
                 if not self.flow_active:
-                    await self.wait(self.can_resume_flow)
+                    await self.wait_first(self.can_resume_flow, timeout=FLOW_TIMEOUT_S)
                     continue
                 active = self._fetchable()
                 if active:

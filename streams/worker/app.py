@@ -8,6 +8,7 @@ from typing import Final
 
 from streams import admin, engine, telemetry, topology
 from streams.settings import Settings
+from streams.worker.clocks import Clocks
 from streams.worker.comparisons import Comparisons
 from streams.worker.counts import Balance
 from streams.worker.drift import Heartbeats
@@ -29,12 +30,14 @@ _OUTPUTS: Final = (topology.TRANSITIONS, topology.ALERTS, topology.PROBES, topol
 def build_app(
     settings: Settings,
     meters: Meters | None = None,
+    clocks: Clocks | None = None,
     comparisons: Comparisons | None = None,
     balance: Balance | None = None,
 ) -> engine.BatchApp:
     """The Faust app: `events` folded into the table `JobStatus`, whose changelog is `status`.
 
-    `comparisons` and `balance` are fed from `health` by whoever follows it; without them nothing is compared.
+    `clocks`, `comparisons` and `balance` are fed from `health` by whoever follows it: nothing expires until a heartbeat
+    was heard of, and nothing is compared before.
 
     To be called inside the loop that will run it (RuntimeError otherwise). Connects to nothing yet.
     """
@@ -52,7 +55,7 @@ def build_app(
         record_limits=lambda: _record_limits(settings),
     )
     repairs = Repairs(Outputs(settings), comparisons, balance)
-    app = engine.build(options, JobStatusHandler(settings, meters, repairs))
+    app = engine.build(options, JobStatusHandler(settings, meters, clocks or Clocks(), repairs))
     repairs.folded_to = app.engine.folded_to
     return app
 
@@ -66,20 +69,22 @@ async def _record_limits(settings: Settings) -> dict[str, int]:
 async def main(settings: Settings) -> int:
     """Run until SIGTERM or Ctrl-C; returns the exit code."""
     metrics = telemetry.Metrics("worker")
-    heartbeats = Heartbeats()
+    clocks, pulse = Clocks(metrics), telemetry.Pulse()
+    heartbeats, comparisons, balance = Heartbeats(), Comparisons(), Balance()
     meters = Meters(metrics, settings.kafka.partitions, heartbeats.counts)
-    comparisons, balance = Comparisons(), Balance()
-    following = Follower(settings, comparisons, [balance.take, heartbeats.take])
-    app = build_app(settings, meters, comparisons, balance)
-    port = settings.worker.http_port
-    async with telemetry.serve(settings.http_host, port, "worker.http_port", metrics, lambda: app.readiness().missing):
+    following = Follower(settings, comparisons, [clocks.take, balance.take, heartbeats.take])
+    app = build_app(settings, meters, clocks, comparisons, balance)
+    port, missing = settings.worker.http_port, lambda: app.readiness().missing
+    async with telemetry.serve(settings.http_host, port, "worker.http_port", metrics, missing, pulse):
         log.info("worker %s: %s", settings.worker.app_id, settings.kafka.bootstrap_servers)
         beside = [
             asyncio.create_task(_keep_gauges(app, meters), name="gauges"),
             asyncio.create_task(following.follow(), name="health"),
         ]
         try:
-            return await engine.run(app, tick_interval_s=TICK_INTERVAL_S, on_started=lambda: log.info("ready"))
+            return await engine.run(
+                app, tick_interval_s=TICK_INTERVAL_S, on_started=lambda: log.info("ready"), beat=pulse.beat
+            )
         finally:
             for task in beside:
                 task.cancel()

@@ -43,11 +43,11 @@ class Told:
         self._told: dict[str, States] = {}
         self._next_ms = 0
 
-    def due(self, counts: Mapping[Group, int], now_ms: int) -> Iterator[dict[str, States]]:
-        """The values of `counts` to tell now, if it is time; `counts` are rows by group."""
+    def due(self, counts: Mapping[Group, int], lost: Mapping[Queue, int], now_ms: int) -> Iterator[dict[str, States]]:
+        """The values of `counts` to tell now, if it is time; rows by group, and those of them that BullMQ has lost."""
         if now_ms < self._next_ms:
             return
-        now = self._now(counts)
+        now = self._now(counts, lost)
         changed = [name for name in now.keys() | self._told.keys() if now.get(name) != self._told.get(name)]
         self._next_ms = now_ms + INTERVAL_MS
         self._told = now
@@ -55,11 +55,13 @@ class Told:
             yield {name: now.get(name, {}) for name in changed[at : at + QUEUES_PER_RECORD]}
 
     @staticmethod
-    def _now(counts: Mapping[Group, int]) -> dict[str, States]:
+    def _now(counts: Mapping[Group, int], lost: Mapping[Queue, int]) -> dict[str, States]:
         found: dict[str, States] = {}
         for (source, queue, state), count in counts.items():
             if count:
                 found.setdefault(name_of((source, queue)), {})[state] = count
+        for name, count in lost.items():
+            found.setdefault(name_of(name), {})[lc.UNKNOWN] = count
         return found
 
 
@@ -117,7 +119,9 @@ class Balance:
         """By state: rows less jobs, where they differ. A stuck job is in BullMQ's active list, or in none."""
         rows, found = self.rows(queue), {}
         for state, count in by_state(heartbeat).items():
-            ours = rows.get(state, 0) + (rows.get(lc.STUCK, 0) if state == lc.ACTIVE else 0)
+            ours = rows.get(state, 0)
+            if state == lc.ACTIVE:
+                ours += rows.get(lc.STUCK, 0) - rows.get(lc.UNKNOWN, 0)
             if ours != count:
                 found[state] = ours - count
         return found

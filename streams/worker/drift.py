@@ -7,7 +7,8 @@ Only a worker that holds all partitions can tell; with several, compare `sum by 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from streams.core import lifecycle as lc
@@ -15,6 +16,8 @@ from streams.core import lifecycle as lc
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 5.0
+FORGOTTEN_S: Final = 600.0
+"""A queue without a heartbeat for so long is gone."""
 COMPARED: Final = (lc.WAITING, lc.ACTIVE, lc.DELAYED, lc.PAUSED)
 """Finished jobs stay in the table when BullMQ has forgotten them: their counts need not agree."""
 
@@ -36,13 +39,20 @@ def by_state(heartbeat: Mapping[str, Any]) -> dict[str, int]:
 
 
 def drift(
-    jobs: Mapping[tuple[str, ...], float], redis: Mapping[Queue, Mapping[str, int]]
+    jobs: Mapping[tuple[str, ...], float],
+    redis: Mapping[Queue, Mapping[str, int]],
+    lost: Mapping[Queue, int],
 ) -> dict[tuple[str, ...], float]:
-    """The table's count less the one in Redis, for each queue that both know."""
+    """The table's count less the one in Redis, for each queue that both know.
+
+    A stuck job is in BullMQ's active list, but for the `lost`, which are in none of its places.
+    """
     found: dict[tuple[str, ...], float] = {}
     for queue, counts in redis.items():
         for state, count in counts.items():
-            ours = jobs.get((*queue, state), 0) + (jobs.get((*queue, lc.STUCK), 0) if state == lc.ACTIVE else 0)
+            ours = jobs.get((*queue, state), 0)
+            if state == lc.ACTIVE:
+                ours += jobs.get((*queue, lc.STUCK), 0) - lost.get(queue, 0)
             found[*queue, state] = ours - count
     return found
 
@@ -50,13 +60,23 @@ def drift(
 class Heartbeats:
     """The newest counts of each queue, as the bridge tells them on `health`."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._heard: dict[Queue, float] = {}
         self.counts: dict[Queue, dict[str, int]] = {}
 
     def take(self, record: Mapping[str, Any]) -> None:
         """Remember a heartbeat; anything else on `health` is passed over. Raises what a strange record leads to:
-        KeyError, TypeError, AttributeError.
+        KeyError, TypeError, ValueError, AttributeError.
         """
         source, queue = record["source"], record["queue"]
         if record["type"] == "heartbeat" and isinstance(source, str) and isinstance(queue, str):
-            self.counts[source, queue] = by_state(record)
+            self._note((source, queue), by_state(record))
+
+    def _note(self, queue: Queue, counts: dict[str, int]) -> None:
+        now = self._now_s()
+        self.counts[queue] = counts
+        self._heard.pop(queue, None)
+        self._heard[queue] = now
+        while now - self._heard[first := next(iter(self._heard))] > FORGOTTEN_S:
+            del self._heard[first], self.counts[first]

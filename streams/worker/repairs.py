@@ -49,7 +49,7 @@ class Repairs:
         if found is None:
             return None
         index, repair, told = found
-        for counts in told.due(index.counts, now_ms):
+        for counts in told.due(index.counts, index.lost, now_ms):
             value = {"partition": tx.partition, "counts": counts}
             self._outputs.health(tx, "table", value, now_ms, str(tx.partition), None)
         if tx.partition == JUDGE:

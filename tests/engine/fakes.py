@@ -250,7 +250,7 @@ class Bench:
     async def assign(self, *partitions: int, generation: int = 1) -> None:
         self.app.consumer_generation_id = generation
         await self.engine.assign({events_tp(number) for number in partitions}, generation)
-        self.engine.recovered(set(partitions))
+        await self.engine.recovered(set(partitions))
 
     def submit(self, *records: Any, generation: int = 1, partition: int = 0) -> None:
         message = BatchMessage.of(events_tp(partition), records, generation)

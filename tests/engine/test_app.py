@@ -290,6 +290,8 @@ class FakeApp:
         self.wait_error: Exception | None = None
         self.watched: asyncio.Future[None] = self.loop.create_future()
         self.closed = 0
+        self.beats: set[str] = set()
+        self.beat = self.beats.add
 
     @property
     def crashed(self) -> bool:

@@ -218,7 +218,7 @@ async def test_no_tick_before_the_recovery(monkeypatch):
     bench.engine.tick(1)
     assert not bench.engine.parts[0].queue
     assert not bench.engine.recovered_all
-    bench.engine.recovered({0})
+    await bench.engine.recovered({0})
     assert bench.engine.recovered_all
     assert bench.handler.rows == {0: 0}
 

@@ -61,8 +61,9 @@ class Running:
         monkeypatch.setattr("streams.worker.app.GAUGES_INTERVAL_S", 0.01)
         monkeypatch.setattr("streams.worker.app.Follower.follow", lambda _: self.follow())
 
-    async def run(self, app, *, tick_interval_s, on_started):
+    async def run(self, app, *, tick_interval_s, on_started, beat):
         assert tick_interval_s == TICK_INTERVAL_S
+        beat("ticks")
         app.engine.stats.restore_s = 2.5
         on_started()
         await asyncio.sleep(0.05)

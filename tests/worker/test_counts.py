@@ -32,21 +32,25 @@ class TestTold:
     def test_what_has_changed_is_told_at_most_every_ten_seconds(self):
         told = Told()
         counts = groups(q={"waiting": 2}, r={"active": 1, "failed": 0})
-        assert list(told.due(counts, 1_000)) == [{"s/q": {"waiting": 2}, "s/r": {"active": 1}}]
+        assert list(told.due(counts, {}, 1_000)) == [{"s/q": {"waiting": 2}, "s/r": {"active": 1}}]
         counts.update(groups(q={"waiting": 3}))
-        assert list(told.due(counts, 1_000 + INTERVAL_MS - 1)) == []
-        assert list(told.due(counts, 1_000 + INTERVAL_MS)) == [{"s/q": {"waiting": 3}}]
-        assert list(told.due(counts, 1_000 + 2 * INTERVAL_MS)) == []
+        assert list(told.due(counts, {}, 1_000 + INTERVAL_MS - 1)) == []
+        assert list(told.due(counts, {}, 1_000 + INTERVAL_MS)) == [{"s/q": {"waiting": 3}}]
+        assert list(told.due(counts, {}, 1_000 + 2 * INTERVAL_MS)) == []
 
     def test_a_queue_without_rows_is_told_once_more(self):
         told = Told()
-        list(told.due(groups(q={"waiting": 2}), 0))
-        assert list(told.due(groups(q={"waiting": 0}), INTERVAL_MS)) == [{"s/q": {}}]
-        assert list(told.due({}, 2 * INTERVAL_MS)) == []
+        list(told.due(groups(q={"waiting": 2}), {}, 0))
+        assert list(told.due(groups(q={"waiting": 0}), {}, INTERVAL_MS)) == [{"s/q": {}}]
+        assert list(told.due({}, {}, 2 * INTERVAL_MS)) == []
+
+    def test_what_bullmq_has_lost_is_told_beside_what_is_stuck(self):
+        (counts,) = Told().due(groups(q={"stuck": 2}), {QUEUE: 1}, 0)
+        assert counts == {"s/q": {"stuck": 2, "unknown": 1}}
 
     def test_many_queues_take_several_records(self):
         counts = groups(**{f"q{n}": {"waiting": 1} for n in range(QUEUES_PER_RECORD + 1)})
-        records = list(Told().due(counts, 0))
+        records = list(Told().due(counts, {}, 0))
         assert [len(record) for record in records] == [QUEUES_PER_RECORD, 1]
 
 
@@ -77,6 +81,11 @@ class TestBalance:
     def test_a_stuck_job_is_in_bullmqs_active_list(self):
         balance = Balance()
         balance.take(table(stuck=1, active=2))
+        assert balance.apart(QUEUE, heartbeat(active=3)) == {}
+
+    def test_a_job_that_bullmq_has_lost_is_in_none_of_its_counts(self):
+        balance = Balance()
+        balance.take(table(stuck=2, unknown=1, active=2))
         assert balance.apart(QUEUE, heartbeat(active=3)) == {}
 
     def test_counts_that_stay_apart_in_two_heartbeats_are_asked_about_once(self):

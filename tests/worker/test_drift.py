@@ -40,8 +40,8 @@ def test_the_drift_is_the_tables_count_less_redis():
         ("s", "q", "waiting"): 1.0,
         ("s", "r", "active"): 9.0,
     }
-    found = drift(jobs, {("s", "q"): {"active": 4, "waiting": 3, "delayed": 1}})
-    assert found == {("s", "q", "active"): 1.0, ("s", "q", "waiting"): -2.0, ("s", "q", "delayed"): -1.0}
+    found = drift(jobs, {("s", "q"): {"active": 5, "waiting": 3, "delayed": 1}}, {("s", "q"): 1})
+    assert found == {("s", "q", "active"): -1.0, ("s", "q", "waiting"): -2.0, ("s", "q", "delayed"): -1.0}
 
 
 def test_the_newest_heartbeat_of_a_queue_counts():

@@ -117,7 +117,7 @@ class Table(HealthRecord):
     partition: int
     """The partition."""
     counts: dict[str, dict[str, int]]
-    """Rows by `<source>/<queue>`, escaped as in keys, and by state."""
+    """Rows by `<source>/<queue>`, escaped as in keys, and by state; `unknown`: stuck ones that are in no list."""
 
 
 class Probe(Shape):
