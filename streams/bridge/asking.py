@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streams.bridge.metrics import Metrics
     from streams.bridge.stream import Stream
 
-_LEAST_BYTES: Final = 65_536
+_LEAST_STEP_BYTES: Final = 65_536
 _MOST_COMMANDS: Final = 10_000
 _LONGEST_S: Final = 60.0
 _GROUP_BYTES: Final = 800
@@ -83,7 +83,7 @@ class Asking:
                 answers = await self._link.transactions([each.commands for each in flight], timeout_s=self._timeout_s)
             except Away as error:
                 if isinstance(error, Late):
-                    self._halve(plan, len(flight))
+                    self._halve(plan, flight)
                 if stop.is_set():
                     return False
                 await self.away(error)
@@ -104,24 +104,23 @@ class Asking:
         flight: list[Question] = []
         size_bytes = commands = 0
         for question in plan:
-            size_bytes += question.expected_bytes + _GROUP_BYTES
+            size_bytes += _size_bytes(question)
             commands += len(question.commands)
             if flight and (size_bytes > self.flight_bytes or commands > _MOST_COMMANDS):
                 break
             flight.append(question)
         return flight
 
-    def _halve(self, plan: deque[Question], in_flight: int) -> None:
+    def _halve(self, plan: deque[Question], flight: list[Question]) -> None:
         self._metrics.inc("bridge_turns_halved_total", 1, self._labels)
-        self.flight_bytes = max(self.flight_bytes // 2, _LEAST_BYTES)
+        self.flight_bytes = min(self.flight_bytes, sum(map(_size_bytes, flight))) // 2
         self.jobs = max(self.jobs // 2, 1)
-        late = [plan.popleft() for _ in range(in_flight)]
-        if in_flight == 1:
-            halves = late[0].halves()
-            if len(halves) == 1:  # it cannot be made smaller, so it gets more time
-                self._timeout_s = min(self._timeout_s * 2, _LONGEST_S)
-            late = halves
-        plan.extendleft(reversed(late))
+        if len(flight) > 1:
+            return
+        halves = plan.popleft().halves()
+        if len(halves) == 1:  # it cannot be made smaller, so it gets more time
+            self._timeout_s = min(self._timeout_s * 2, _LONGEST_S)
+        plan.extendleft(reversed(halves))
 
     async def away(self, error: Exception) -> None:
         """Wait before the next try."""
@@ -130,8 +129,12 @@ class Asking:
     def _in_time(self) -> None:
         self._reach.over(WHO)
         self._timeout_s = PROGRESS_S
-        self.flight_bytes = min(self.flight_bytes + self.flight_bytes // 4, MULTI_BYTES)
+        self.flight_bytes = min(self.flight_bytes + max(self.flight_bytes // 4, _LEAST_STEP_BYTES), MULTI_BYTES)
         self.jobs = min(self.jobs + self.jobs // 4 + 1, MULTI_JOBS)
+
+
+def _size_bytes(question: Question) -> int:
+    return question.expected_bytes + _GROUP_BYTES
 
 
 def _answer(question: Question, answer: list[Any] | ResponseError) -> Exception | None:

@@ -29,6 +29,9 @@ CARRIES_JOB: Final = frozenset(
 )
 """Entries after which the job's hash says something new; of all others only the entry itself is published."""
 
+TELLING: Final = frozenset(("prev", "delay"))
+"""Fields of an entry by which the fold tells one change of state from another."""
+
 LISTS: Final = ("wait", "paused", "active")
 ZSETS: Final = ("delayed", "prioritized", "waiting-children", "completed", "failed")
 PLACES: Final = ("paused", "wait", "prioritized", "delayed", "waiting-children", "active", "completed", "failed")

@@ -22,7 +22,9 @@ _MAX_KEY_BYTES: Final = 10_000
 _AHEAD_MS: Final = 60_000
 _MOST_AROUND: Final = 60_000
 """Most that key and headers of a record take: each name in them is bounded."""
+_MOST_HEADER: Final = 100
 _LONG_FIELD: Final = 10_000
+_SHORT_FIELD: Final = 200
 
 _rfc3339 = lru_cache(maxsize=4096)(wire.rfc3339)
 
@@ -175,9 +177,10 @@ class Encoder:
             most = self._limits.value_bytes(topology.EVENTS, key, headers)
             if len(encoded) > most or len(key) > _MAX_KEY_BYTES:
                 extra.append(self._too_large(item, len(encoded), most))
-                encoded = wire.dumps(slim(value))
-                if len(encoded) > most or len(key) > _MAX_KEY_BYTES:
+                lighter = slim(value, most)
+                if lighter is None or len(key) > _MAX_KEY_BYTES:
                     return extra
+                encoded = lighter
         at = min(at_ms, self._latest_ms)
         record = Record(topology.EVENTS, partition_of(key, self._partitions), key, encoded, at, headers)
         return [record, *extra]
@@ -241,6 +244,35 @@ class Encoder:
         return Record(topology.DEAD_LETTERS, 0, key, value, now, headers)
 
 
+def fit(record: Record, limits: Limits) -> list[Record]:
+    """A record that was made under other limits, lighter where it does not fit any more; a table's is left as it is."""
+    most = limits.value_bytes(record.topic, record.key, record.headers)
+    if len(record.value) <= most:
+        return [record]
+    if record.topic == topology.DEAD_LETTERS:
+        told = ("dlq_length", str(len(record.value)).encode())
+        headers = record.headers if any(name == told[0] for name, _ in record.headers) else [*record.headers, told]
+        return [record._replace(value=record.value[: most - len(told[1]) - _MOST_HEADER], headers=headers)]
+    if record.topic != topology.EVENTS:
+        return [record]
+    value = wire.loads(record.value)
+    lighter = slim(value, most)
+    dead = _dead_letter(record, value, f"the record has {len(record.value)} bytes, {most} fit on events")
+    return [*([record._replace(value=lighter)] if lighter is not None else []), *fit(dead, limits)]
+
+
+def _dead_letter(record: Record, value: dict[str, Any], error: str) -> Record:
+    original = {"event": value["event"], "jobId": value["job_id"], **value.get("fields", {})}
+    headers = [
+        ("dlq_stream_id", value["stream_id"].encode()),
+        ("dlq_reason", b"too_large"),
+        ("dlq_error", error.encode()),
+        ("dlq_at", str(record.timestamp_ms).encode()),
+    ]
+    key = record.key[:_MAX_KEY_BYTES]
+    return Record(topology.DEAD_LETTERS, 0, key, wire.dumps(original), record.timestamp_ms, headers)
+
+
 def where(error: BaseException) -> str:
     """An exception's type and place, for people; never its text, which may hold data."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -282,13 +314,24 @@ def clean(value: Any) -> Any:
     return value
 
 
-def slim(value: dict[str, Any]) -> dict[str, Any]:
-    """What is left of a record too large for Kafka: no job, no long fields, the change of state itself."""
-    short = {name: text for name, text in value.get("fields", {}).items() if len(text) <= _LONG_FIELD >= len(name)}
-    kept = {name: item for name, item in value.items() if name != "job_as_of"}
-    if "fields" in value:
-        kept["fields"] = short
-    return {**kept, "job": None, "enriched": False}
+def slim(value: dict[str, Any], most_bytes: int) -> bytes | None:
+    """What is left of a record too large for its topic: no job, no long fields, the change of state itself.
+
+    None where not even that fits.
+    """
+    kept = {name: item for name, item in value.items() if name not in ("job_as_of", "cut")}
+    kept |= {"job": None, "enriched": False}
+    fields = value.get("fields", {})
+    for lighter in (
+        {name: text for name, text in fields.items() if len(text) <= _LONG_FIELD >= len(name)},
+        {name: text for name, text in fields.items() if name in bullmq.TELLING and len(text) <= _SHORT_FIELD},
+    ):
+        if "fields" in value:
+            kept["fields"] = lighter
+        encoded = wire.dumps(kept)
+        if len(encoded) <= most_bytes:
+            return encoded
+    return None
 
 
 def _dumps_bytes(fields: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from streams.bridge.outage import Outage
     from streams.settings import Settings
 
+_WHO: Final = "probes"
 STALE_MS: Final = 10_000
 _CREATE_TIME: Final = 0
 """Kafka's word for record times that the producer has set."""
@@ -74,9 +75,10 @@ async def listen(settings: Settings, outage: Outage, metrics: Metrics, ask: Ask)
             partitions = [TopicPartition(name, p) for p in range(settings.kafka.partitions)]
             consumer.assign(partitions)
             await consumer.seek_to_end(*partitions)
+            outage.over("kafka", who=_WHO)
             await _pass_on(consumer, metrics, ask)
         except (KafkaError, OSError, TimeoutError) as error:
-            await outage.wait("kafka", error, "probes")
+            await outage.wait("kafka", error, _WHO)
         finally:
             await consumer.stop()
 

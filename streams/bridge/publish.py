@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced, RecordListTooLargeError
 from aiokafka.producer import sender
 
 from streams import admin, topology
-from streams.bridge import checkpoint
+from streams.bridge import checkpoint, encode
 from streams.bridge.checkpoint import Checkpoint
 from streams.bridge.fence import Holder, holder
 from streams.bridge.limits import Limits
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BATCH_BYTES: Final = 950_000
+BATCH_MARGIN_BYTES: Final = 2_000
+"""For the headers of the last record of a batch, which are not counted before it is appended."""
 MOST_BYTES: Final = 8_000_000
 """Of a transaction: what takes seconds to write holds up every reader of committed records for as long."""
 _RECORD_BYTES: Final = 400
@@ -190,8 +192,11 @@ class Publisher:
     def _batches(self, records: list[Record]) -> list[Any]:
         batch = self._producer.create_batch()
         batches = [batch]
+        # What the broker bounds is a batch: no topic gets a larger one than it takes, however it is compressed.
+        most_bytes = min(MAX_BATCH_BYTES, self.limits.of(records[0].topic) - BATCH_MARGIN_BYTES)
         for _topic, _partition, key, value, timestamp_ms, headers in records:
-            if batch.append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
+            full = batch.record_count() and batch.size() + len(value) + len(key) > most_bytes
+            if full or batch.append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
                 batch = self._producer.create_batch()
                 batches.append(batch)
                 batch.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
@@ -202,12 +207,17 @@ class Publisher:
         if isinstance(error, ProducerFenced) and not self._expired:
             raise FencedError from error
         await self._close()
+        refused = isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError))
+        if refused:
+            log.warning("a topic takes smaller records than before: its limit is read again")
         await self._outage.wait("kafka", error)
         before = self._committed
         now = await self.start()
         done = [_covers(now.get(key), wanted) for key, wanted in chunk.checkpoints.items()]
         if done and all(done):
             return True
+        if refused:
+            self._make_fit(chunk)
         if any(now.get(key) != before.get(key) for key in chunk.checkpoints) and self._transactional:
             raise FencedError from error
         return False
@@ -267,6 +277,10 @@ class Publisher:
                 f"{', '.join(wrong)}: not there, with another number of partitions, or not to be used by this Kafka "
                 "user (bullmq-streams doctor says which)"
             )
+
+    def _make_fit(self, chunk: Chunk) -> None:
+        """The same chunk again would be refused again: what does not fit any more is made lighter, or a dead letter."""
+        chunk.records[:] = [fitted for record in chunk.records for fitted in encode.fit(record, self.limits)]
 
     async def _learn_limits(self) -> None:
         """What the topics take; where that may not be asked, what was known."""

@@ -35,7 +35,9 @@ _BLOCK_MS: Final = 250
 _SLICE: Final = 500
 """Streams of one XREAD: a quarter of a millisecond of Redis' time."""
 _ROUND_S: Final = 0.2
-"""In which all quiet streams are asked once."""
+"""In which all quiet streams are asked once, or longer where there are more than _STREAMS_PER_S x _ROUND_S."""
+_STREAMS_PER_S: Final = 12_500
+"""Asked for nothing: one or two percent of Redis' time, and of the bridge's."""
 _READ_BYTES: Final = 4_000_000
 """Most that one reply is expected to hold."""
 _FIRST_ENTRY_BYTES: Final = 1_000
@@ -130,10 +132,11 @@ class Reader:
             await self._read(part, None)
 
     async def _ask_quiet(self, followed: list[_Followed], *, wait: bool) -> None:
-        """The next slice of all streams; a round takes _ROUND_S where nothing is behind."""
+        """The next slice of all streams; in rounds of _ROUND_S or more where nothing is behind."""
         slices = -(-len(followed) // _SLICE)
         if wait:
-            await asyncio.sleep(max(0.0, self._asked_s + _ROUND_S / slices - time.monotonic()))
+            round_s = max(_ROUND_S, len(followed) / _STREAMS_PER_S)
+            await asyncio.sleep(max(0.0, self._asked_s + round_s / slices - time.monotonic()))
         self._asked_s = time.monotonic()
         part = [each for each in followed if each.got_s > self._asked_s - _ACTIVE_S][:_SLICE]
         most = len(part) + _SLICE

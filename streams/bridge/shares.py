@@ -54,22 +54,23 @@ class Shares:
             self._order.rotate(-1)
             if not stream.busy or stream.unsure:
                 continue
-            count, cost = _affordable(stream, quantum, min(most, entries))
+            count, cost = _affordable(stream, quantum, min(most, entries), budget_bytes)
             entries -= count
             budget_bytes -= cost
             served.append((stream, count))
         return served
 
 
-def _affordable(stream: Stream, quantum: int, limit: int) -> tuple[int, int]:
-    """How many entries from the first on, and what they cost."""
+def _affordable(stream: Stream, quantum: int, limit: int, budget_bytes: int) -> tuple[int, int]:
+    """How many entries from the first on, and what they cost: all that has been saved up, but not more than is left."""
     stream.deficit += quantum
     job_bytes = int(stream.sizes.mean_bytes)
     count = spent = 0
     for size_bytes in islice(stream.held, limit):
-        if spent + size_bytes + job_bytes > stream.deficit:
+        cost = spent + size_bytes + job_bytes
+        if cost > stream.deficit or (count and cost > budget_bytes):
             break
-        spent += size_bytes + job_bytes
+        spent = cost
         count += 1
     # Unused where nothing more stands there: a share cannot be saved up for later.
     stream.deficit = stream.deficit - spent if count < min(limit, len(stream.held)) else 0

@@ -87,6 +87,7 @@ COMMANDS: Final[dict[str, tuple[bytes, ...]]] = {
     "xrange": (b"XRANGE", b"KEY", b"-", b"+", b"COUNT", b"1"),
     "xinfo|stream": (b"XINFO", b"STREAM", b"KEY"),
     "hgetall": (b"HGETALL", b"KEY"),
+    "hstrlen": (b"HSTRLEN", b"KEY", b"data"),
     "hmget": (b"HMGET", b"KEY", b"version"),
     "lpos": (b"LPOS", b"KEY", b"1"),
     "lrange": (b"LRANGE", b"KEY", b"0", b"0"),

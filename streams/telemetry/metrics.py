@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from prometheus_client import (
@@ -86,6 +86,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._families: dict[str, Any] = {name: self._make(spec) for name, spec in self._specs.items()}
         self._children: dict[tuple[str, ...], Any] = {}
+        self._refreshers: list[Callable[[], None]] = []
         self._histograms = {name for name, spec in self._specs.items() if spec.kind == "histogram"}
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -121,8 +122,23 @@ class Metrics:
         for labels, value in values.items():
             self.child(name, *labels).set(value)
 
+    def before(self, refresh: Callable[[], None]) -> None:
+        """Call `refresh` before each reading: for gauges that are worked out when somebody asks."""
+        self._refreshers.append(refresh)
+
+    def forget(self, labels: Mapping[str, str]) -> None:
+        """Drop all series that bear these labels: what they name is gone."""
+        for key in list(self._children):
+            spec = self._specs[key[0]]
+            own = dict(zip(spec.labels, key[1:], strict=True))
+            if own and spec.kind != "histogram" and labels.items() <= own.items():
+                del self._children[key]
+                self._families[key[0]].remove(*key[1:])
+
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
+        for refresh in self._refreshers:
+            refresh()
         return generate_latest(self._registry)
 
     def _labelled(self, name: str, labels: Mapping[str, str] | None) -> Any:

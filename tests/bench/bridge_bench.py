@@ -152,8 +152,8 @@ async def compare(setup: Setup, jobs: int) -> None:
     await producer.start()
 
     async def busy_s() -> float:
-        said = await client.info("cpu")
-        return float(said["used_cpu_user"] + said["used_cpu_sys"])
+        said: dict[str, Any] = await client.info("commandstats")
+        return float(sum(each["usec"] for each in said.values())) / 1e6
 
     def is_finished(values: list[dict[str, Any]]) -> bool:
         return any(value["status"] == "finished" for value in values)
@@ -166,15 +166,13 @@ async def compare(setup: Setup, jobs: int) -> None:
     async with running(run, setup.settings(snapshot=False), metrics=published):
         await published.reach(jobs * 2)
         tasks = [asyncio.create_task(watch(setup, setup.queue, late_ms, set())), asyncio.create_task(live())]
-        busy, at = await busy_s(), time.perf_counter()
-        await asyncio.sleep(5)
-        idle_s = (await busy_s() - busy) / (time.perf_counter() - at)
+        await asyncio.sleep(1)
         busy, at, process = await busy_s(), time.perf_counter(), time.process_time()
         late_ms.clear()
         await setup.probe(producer, "", "request", request="bench")
         ended = await setup.health("snapshot", enough=is_finished, timeout_s=300)
         took, process = time.perf_counter() - at, time.process_time() - process
-        share = (await busy_s() - busy) / took - idle_s
+        share = (await busy_s() - busy) / took
         for task in tasks:
             task.cancel()
     late_ms.sort()

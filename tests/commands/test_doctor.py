@@ -18,6 +18,7 @@ READ_ONLY = [
     "+xrange",
     "+xinfo|stream",
     "+hgetall",
+    "+hstrlen",
     "+hmget",
     "+lpos",
     "+lrange",
