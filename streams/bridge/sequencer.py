@@ -230,7 +230,7 @@ def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken, drop:
     left = Taken()
     if verdict.begins_epoch:
         gap = Gap(verdict.common, stream.memory.position, None, verdict.cause, stream.epoch, verdict.undone)
-        left.gaps.append(gap)
+        left.gaps = [*taken.gaps, gap]
         stream.epoch += 1
         stream.walks.clear()
         stream.comparisons.begin_again()
