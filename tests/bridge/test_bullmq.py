@@ -250,6 +250,8 @@ def test_small_words():
     assert bullmq.run_id("") == ""
     assert bullmq.may_be_stall({"event": "waiting", "prev": "active"})
     assert bullmq.is_stalled({"event": "stalled", "jobId": "1"}, "1")
+    assert bullmq.split({"event": "active", "jobId": "1"}) == ("active", "1")
+    assert bullmq.split({}) == (None, "")
     assert bullmq.where_of([None, -1, *[None] * 5]) == (None, None, 0)
 
 
