@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streams.bridge import encode
 from streams.bridge.ids import format_id
+from streams.bridge.refusal import printable
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Health:
             ids = {"from_id": format_id(gap.after), "to_id": format_id(gap.upto)}
             value = {**ids, "lost": gap.lost, "undone": gap.undone, "cause": gap.cause, "epoch": gap.epoch}
             self._tell(stream, "gap", value, at, chunk, ids["to_id"])
-            log.warning("gap in queue %s of source %s: %s", stream.queue, stream.source, gap)
+            log.warning("gap in queue %s of source %s: %s", printable(stream.queue), stream.source, gap)
             labels = {"source": stream.source, "queue": stream.queue}
             self._metrics.inc("bridge_gaps_total", 1, labels)
             self._metrics.inc("bridge_entries_lost_total", gap.lost or 0, labels)

@@ -19,6 +19,8 @@ HEAD_WIDTH = 4
 _PATIENCE_S = 5.0
 _ID_BYTES = 100
 _EXISTS_BYTES = 10
+_WALKED_AT_ONCE = 4
+"""MULTIs of a comparison's jobs in one turn: a turn waits for Kafka and for the entries that its looks know of."""
 _VERIFIED = 1000
 """Jobs of which is asked at once whether they are there."""
 _WALKED = ("snapshot", "pause", "resume")
@@ -88,7 +90,7 @@ def upcoming(stream: Stream) -> list[str]:
     """Jobs that `asks` will look at next, as far as their hashes are read."""
     ids = list(islice(stream.wanted, MULTI_JOBS))
     for walk in stream.walks:
-        ids.extend(islice(walk.ids, MULTI_JOBS))
+        ids.extend(islice(walk.ids, MULTI_JOBS * _WALKED_AT_ONCE))
     return ids
 
 
@@ -104,7 +106,8 @@ def asks(stream: Stream, now_s: float, limit: int = MULTI_JOBS) -> Iterator[Ask]
         yield _ask_whether_there(stream, list(islice(stream.verify, _VERIFIED)))
     for walk in stream.walks:
         if walk.ids:
-            yield _ask_walked(stream, walk, _fitting(stream, walk.ids, limit))
+            ids = _fitting(stream, walk.ids, limit * _WALKED_AT_ONCE)
+            yield from (_ask_walked(stream, walk, ids[at : at + limit]) for at in range(0, len(ids), limit))
         elif walk.places:
             yield _ask_page(stream, walk)
 
@@ -151,12 +154,12 @@ def _ask_walked(stream: Stream, walk: Walk, ids: list[str]) -> Ask:
 
     def advance() -> None:
         for job_id in ids:
-            walk.ids.popleft()
+            walk.ids.pop(job_id, None)
             stream.searched.discard(job_id)
         walk.done += len(ids)
 
     def again(job_id: str) -> None:
-        walk.ids.append(job_id)
+        walk.ids[job_id] = None
         walk.done -= 1
 
     return _ask_jobs(stream, wanted, advance, again, walk)
@@ -232,11 +235,11 @@ def _ask_page(stream: Stream, walk: Walk) -> Ask:
         head = read_head(replies)
         elements = replies[HEAD_WIDTH]
         place, ids = walk.turn([] if isinstance(elements, Exception) else elements)
-        walk.jobs += len(ids)
+        walk.jobs += len(dict.fromkeys(ids))
         if walk.looks:
             if walk.begin is None:
                 walk.begin = Begin(stream.epoch, stand(head, newest)[0], max(head.observed_at, stream.observed_at))
-            walk.ids.extend(ids)
+            walk.ids.update(dict.fromkeys(ids))
             return []
         in_doubt = dict.fromkeys(filter(bullmq.is_marker, ids), walk.reason)
         stream.wanted.update({job_id: reason for job_id, reason in in_doubt.items() if job_id not in stream.wanted})

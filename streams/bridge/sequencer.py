@@ -6,6 +6,7 @@ when the entries up to them have been taken: what was lost is counted there.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,10 @@ class Taken:
     gaps: list[Gap] = field(default_factory=list)
     pause_changes: list[bool] = field(default_factory=list)
     """The last value is the one that holds after the turn."""
-    passed: list[Raw] = field(default_factory=list)
-    """The last entries of the turn, as they are to be remembered."""
+    read: int = 0
+    """Entries in the turn."""
+    passed: deque[Raw] = field(default_factory=lambda: deque(maxlen=KEPT_ENTRIES))
+    """The last of them, as they are to be remembered."""
 
 
 def take(stream: Stream, limit: int) -> Taken:
@@ -78,6 +81,7 @@ def _hand_on(stream: Stream, raw: Raw, at: Id, taken: Taken) -> None:
     event, job_id = bullmq.split(fields)
     stream.position = at
     stream.dirty = True
+    taken.read += 1
     taken.passed.append(raw)
     if stream.ordinal is not None:
         stream.ordinal += 1
@@ -169,10 +173,10 @@ def mark(stream: Stream, at: Id, added: int | None, *, paused: bool, final: bool
 
 def hand_on(stream: Stream, taken: Taken) -> None:
     """Remember what of a turn goes to Kafka now: up to here a later verdict counts as told."""
-    entries = [(parse_id(raw[0]), sign(raw)) for raw in taken.passed[-KEPT_ENTRIES:]]
+    entries = [(parse_id(raw[0]), sign(raw)) for raw in taken.passed]
     hole = max((gap.upto for gap in taken.gaps if gap.lost), default=None)
     stream.memory.hand_on(stream.position, stream.ordinal, entries, hole)
-    stream.entries_read += len(taken.passed)
+    stream.entries_read += taken.read
     stream.entries_lost += sum(gap.lost or 0 for gap in taken.gaps)
 
 
@@ -230,7 +234,7 @@ def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken, drop:
     left = Taken()
     if verdict.begins_epoch:
         gap = Gap(verdict.common, stream.memory.position, None, verdict.cause, stream.epoch, verdict.undone)
-        left.gaps.append(gap)
+        left.gaps = [*taken.gaps, gap]
         stream.epoch += 1
         stream.walks.clear()
         stream.comparisons.begin_again()

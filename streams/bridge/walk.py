@@ -60,7 +60,7 @@ class Walk:
     page: int
     from_tail: bool
     passed: int = 0
-    ids: deque[str] = field(default_factory=deque)
+    ids: dict[str, None] = field(default_factory=dict)
     jobs: int = 0
     done: int = 0
     told_at: float = 0.0

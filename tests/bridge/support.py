@@ -126,14 +126,17 @@ class Setup:
         records = await self.read(topology.EVENTS, enough=lambda r: len(r) >= count, timeout_s=timeout_s)
         return [wire.loads(record.value) for record in records]
 
-    async def health(self, *types: str, enough: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    async def health(
+        self, *types: str, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 30
+    ) -> list[dict[str, Any]]:
         """The records of these types on health, once there are enough."""
 
         def of_types(records: list[ConsumerRecord]) -> list[dict[str, Any]]:
             values = [wire.loads(record.value) for record in records]
             return [value for value in values if value["type"] in types]
 
-        return of_types(await self.read(topology.HEALTH, enough=lambda records: enough(of_types(records))))
+        read = await self.read(topology.HEALTH, enough=lambda records: enough(of_types(records)), timeout_s=timeout_s)
+        return of_types(read)
 
     async def probe(self, producer: AIOKafkaProducer, job_id: str, reason: str = "probe", **more: str) -> None:
         key = job_key("default", self.queue, job_id).encode()

@@ -50,8 +50,7 @@ def question(stream: Stream, jobs: list[bytes], answered: list[bytes]) -> Questi
 
 def ask(link: Slow, questions: list[Question]) -> tuple[Asking, list[str]]:
     outage, failed = NoWait(), []
-    reach = Reach(outage, "")
-    asking = Asking("s", link, reach, NoMetrics())  # type: ignore[arg-type]  # a link's methods are all it uses
+    asking = Asking("s", link, Reach(outage, ""), NoMetrics())  # type: ignore[arg-type]  # a link's methods are all it uses
 
     async def all_of_them() -> None:
         assert await asking.all(questions, asyncio.Event(), lambda stream, _: failed.append(stream.queue))

@@ -248,6 +248,8 @@ def test_small_words():
     assert not bullmq.is_marker("10:1")
     assert bullmq.may_be_stall({"event": "waiting", "prev": "active"})
     assert bullmq.is_stalled({"event": "stalled", "jobId": "1"}, "1")
+    assert bullmq.split({"event": "active", "jobId": "1"}) == ("active", "1")
+    assert bullmq.split({}) == (None, "")
     assert bullmq.where_of([None, -1, *[None] * 5]) == (None, None, 0)
 
 
@@ -267,3 +269,9 @@ def test_a_job_hash_has_a_time_and_options(hash_, job):
 
 def test_bytes_that_are_no_text_come_back_as_they_were():
     assert bullmq.raw(b"caf\xe9 \xff".decode("utf-8", "surrogateescape")) == b"caf\xe9 \xff"
+
+
+def test_an_entry_and_whether_a_job_is_there():
+    keys = bullmq.Keys("bull", "q")
+    assert keys.entry(b"5-0") == bullmq.command(b"XRANGE", b"bull:q:events", b"5-0", b"5-0")
+    assert keys.exists(b"7") == bullmq.command(b"EXISTS", b"bull:q:7")

@@ -315,6 +315,52 @@ def test_another_history_begins_behind_what_both_have_and_the_old_one_ends_with_
     assert (own.entries_read, own.entries_lost) == (5, 0)
 
 
+def test_what_was_lost_before_the_history_ended_is_told_too():
+    own, taken = handed_on(5, 4)
+    taken.gaps.append(sequencer.Gap((5, 0), (6, 0), 3, "trimmed"))
+    left = sequencer.follow(own, Verdict("reset", (0, 0), (0, 0), 0), OLD, taken, drop)
+    left = sequencer.follow(own, Verdict("failover", (0, 0), (0, 0), 0), NEW, left, drop)
+    assert [(gap.cause, gap.lost, gap.epoch) for gap in left.gaps] == [
+        ("trimmed", 3, 0),
+        ("reset", None, 0),
+        ("failover", None, 1),
+    ]
+    assert own.epoch == 2
+
+
+def test_a_counter_set_back_by_hand_is_learnt_anew():
+    own, taken = handed_on(5)
+    assert sequencer.follow(own, Verdict("same", (5, 0), (5, 0), None), OLD, taken, drop) is taken
+    assert (own.ordinal, own.memory.ordinal) == (None, None)
+
+
+def head(last: int, after: int, added: int | None) -> Head:
+    return Head((last, 0), (after, 0), added, 0, True, False, 1)
+
+
+def test_what_cannot_be_read_any_more_is_so_only_when_it_was_seen_twice():
+    own, _ = handed_on(5)
+    read = sequencer.read_so_far(own)
+    assert not sequencer.is_exhausted(own, read, head(9, 0, 9))
+    assert not sequencer.is_exhausted(own, read, head(12, 12, 12))
+    assert own.unread is None
+    assert not sequencer.is_exhausted(own, read, head(9, 0, 9))
+    assert sequencer.is_exhausted(own, read, head(12, 0, 12))
+    taken = sequencer.take(own, 10)
+    assert [(gap.lost, gap.upto) for gap in taken.gaps] == [(4, (9, 0))]
+    assert (own.position, own.paused) == ((9, 0), True)
+    for blank in (head(9, 0, 9), head(9, 0, None)):
+        assert not sequencer.is_exhausted(own, sequencer.read_so_far(own), blank)
+    own.buffer.append(("10-0", ["event", "active", "jobId", "1"]))
+    assert not sequencer.is_exhausted(own, sequencer.read_so_far(own), head(12, 0, 12))
+
+
+def test_a_look_of_a_stream_in_doubt_is_made_again():
+    own = stream(position=(9, 0), unsure=True)
+    sequencer.add_looks(own, [look(8), look(9, "8")])
+    assert (own.wanted, [each.job_id for each in own.looks]) == ({"7": "probe"}, ["8"])
+
+
 def test_a_checkpoint_brings_all_of_it_back():
     own, taken = handed_on(5, 4)
     own.memory.sample((9, 0), 1234)

@@ -19,6 +19,7 @@ READ_ONLY = [
     "+xrange",
     "+xinfo|stream",
     "+hgetall",
+    "+hstrlen",
     "+hmget",
     "+lpos",
     "+lrange",

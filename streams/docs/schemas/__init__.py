@@ -38,7 +38,10 @@ CLOUD_EVENTS: Final[dict[str, str]] = {
 """`ce_type` of the topics whose records are CloudEvents."""
 
 IDS: Final[dict[str, str]] = {
-    topology.EVENTS: "`<source>/<queue>/<stream_id>`; a look: `<job key>/observed/<stream_id>/<observed_at>`",
+    topology.EVENTS: (
+        "`<source>/<queue>/<stream_id>`; a look: `<job key>/observed/<stream_id>/<observed_at>`; from epoch 1 on "
+        "`<stream_id>~<epoch>`"
+    ),
     topology.TRANSITIONS: "`<job key>@<life>/<seq>`",
     topology.ALERTS: "`<fingerprint>/<starts_at>/<status>`",
     topology.HEALTH: "`<source>/<queue>/<type>/…`",
