@@ -101,11 +101,9 @@ class Early:
     async def step(self) -> bool:
         """Read one page of each stream that is behind; whether there was any. Raises one of link.Away."""
         read = False
-        for queue, added in list(self._added.items()):
+        for added in list(self._added.values()):
             self._buffer.remove("hashes", _NOTED_BYTES * added.pass_on())
-            if not added.jobs:
-                del self._added[queue]
-            elif added.due() and self._buffer.size_bytes < self._buffer.limit_bytes // 2 and not added.stream.refused:
+            if added.due() and self._buffer.size_bytes < self._buffer.limit_bytes // 2 and not added.stream.refused:
                 await self._read(added)
                 read = True
         return read
