@@ -55,8 +55,10 @@ async def until_log(workers: storm.Workers, number: int, text: str, timeout_s: f
     await until(lambda: text in log(workers, number), timeout_s)
 
 
-async def test_counts_are_exact_through_kill_9_in_mid_load(kafka, prefix, workers):
-    load, group = cluster.Load(prefix), workers(linger_s=0.0)
+@pytest.mark.parametrize("max_batch_bytes", [6 << 20, 5_000])
+async def test_counts_are_exact_through_kill_9_in_mid_load(kafka, prefix, workers, max_batch_bytes):
+    """Also where nearly every transaction ends in the middle of a fetch."""
+    load, group = cluster.Load(prefix), workers(linger_s=0.0, max_batch_bytes=max_batch_bytes)
     await group.start()
     await until_log(group, 1, "STARTED")
     sending = asyncio.create_task(load.send(kafka, 30_000, 6_000))
