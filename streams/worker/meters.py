@@ -188,6 +188,5 @@ def _complete(jobs: Mapping[Group, int], heard_of: Collection[Queue]) -> dict[tu
     """Every state of every known queue, zeros too: an absent series cannot be told from a dead process."""
     queues = {(source, queue) for source, queue, _ in jobs}.union(heard_of)
     complete: dict[tuple[str, ...], float] = {(*queue, state): 0 for queue in queues for state in lc.STATES}
-    for group, count in jobs.items():
-        complete[group] = count
+    complete.update((group, count) for group, count in jobs.items())
     return complete
