@@ -17,6 +17,8 @@ from streams.engine import transaction
 from streams.engine.api import BatchInfo, EngineOptions, Handler, Stats
 from streams.engine.partition import Batch, Part, Work
 from streams.engine.produce import start_producer
+from streams.engine.renewal import Renewal
+from streams.engine.transaction import CommitUnknown
 from streams.engine.tx import Unwritable
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Engine:
         self.exactly_once = options.exactly_once
         self.parts: dict[int, Part] = {}
         self.stats = Stats()
+        self.renewal = Renewal(app)
         self._shared: Any = None
         """at_least_once: the one producer of the process"""
         self._assigned_at: float | None = None
@@ -199,10 +202,21 @@ class Engine:
             part.close()
             log.warning("fenced on partition %s, generation %s", part.number, part.generation)
             self._later(self._check_fenced, part)
+        except (KafkaError, CommitUnknown) as error:
+            part.close()
+            if not self.exactly_once:  # the producer is the process's, and so is its loss
+                log.exception("partition %s failed", part.number)
+                await self.app.crash(error)
+                return
+            log.warning("partition %s goes on under a new assignment: %r", part.number, error)
+            self._renew(part)
         except Exception as error:
             part.close()
             log.exception("partition %s failed", part.number)
             await self.app.crash(error)
+
+    def _renew(self, part: Part) -> None:
+        self.renewal.ask(lambda: self.parts.get(part.number) is part)
 
     async def _transact(self, part: Part, work: Work) -> None:
         careful = False
@@ -268,6 +282,7 @@ class Engine:
 
     def _apply(self, part: Part, folded: Folded, row_offset: int | None, info: BatchInfo) -> None:
         """Committed: now, and only now, the table changes."""
+        self.renewal.succeeded()
         self.store.apply(part.number, folded.rows.items(), row_offset)
         self.handler.on_committed(part.number, folded.tx.staged, info)
 
@@ -289,7 +304,8 @@ class Engine:
 
     def _check_fenced(self, part: Part) -> None:
         if self.parts.get(part.number) is part:
-            self._crash(f"fenced on partition {part.number}, and still assigned")
+            log.warning("fenced on partition %s, and still assigned", part.number)
+            self._renew(part)
 
     def _check_table(self, generation: int) -> None:
         if self.app.consumer_generation_id == generation and not self.app.should_stop:

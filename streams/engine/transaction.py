@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class CommitUnknown(RuntimeError):  # noqa: N818 - it may have been committed
-    """Asked to commit, the producer failed: rows and offsets have to be read again, by a new process."""
+    """Asked to commit, the producer failed: rows and offsets have to be read again, under a new assignment."""
 
 
 @dataclass(slots=True)
