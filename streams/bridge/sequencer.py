@@ -40,7 +40,6 @@ class Taken:
 def take(stream: Stream, limit: int) -> Taken:
     """At most `limit` entries and every look whose turn it is."""
     taken = Taken()
-    buffered = len(stream.buffer)
     while limit > 0 and stream.buffer:
         raw = stream.buffer[0]
         at = parse_id(raw[0])
@@ -52,16 +51,7 @@ def take(stream: Stream, limit: int) -> Taken:
         _hand_on(stream, raw, at, taken)
         limit -= 1
     place(stream, taken)
-    _account(stream, buffered)
     return taken
-
-
-def _account(stream: Stream, buffered: int) -> None:
-    """Entries handed on still take memory; each is counted as the mean of its buffer."""
-    if buffered:
-        size = stream.buffered_bytes * (buffered - len(stream.buffer)) // buffered
-        stream.buffered_bytes -= size
-        stream.taken_bytes += size
 
 
 def place(stream: Stream, taken: Taken) -> None:
@@ -87,6 +77,8 @@ def _hand_on(stream: Stream, raw: Raw, at: Id, taken: Taken) -> None:
         taken.pause_changes.append(stream.paused)
     entry = Entry(at, raw[0], event, job_id, fields, stream.paused)
     entry.stalled = _stalls(stream, entry)
+    if event == bullmq.FAILED and stream.buffer:
+        entry.exhausted = bullmq.exhausted(fields_of(stream.buffer[0]), job_id)
     taken.items.append(entry)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Final
 
+from streams.bridge.sizes import Sizes
 from streams.core.job import escape
 
 if TYPE_CHECKING:
@@ -34,17 +36,19 @@ def fields_of(entry: Raw) -> dict[str, str]:
     return dict(zip(names, names, strict=False))
 
 
-_ENTRY_OVERHEAD_BYTES: Final = 400
+_ENTRY_BYTES: Final = 250
+_FIELD_BYTES: Final = 8
 
 
 def size_bytes(entry: Raw) -> int:
     """About what an entry takes in memory."""
-    return _ENTRY_OVERHEAD_BYTES + sum(map(len, entry[1]))
+    fields = entry[1]
+    return _ENTRY_BYTES + _FIELD_BYTES * len(fields) + sum(map(getsizeof, fields))
 
 
 @dataclass(slots=True)
 class Entry:
-    """One stream entry, with what was read of its job."""
+    """One stream entry, with what was read of its job; `left_out` = fields of the hash too large for that, in bytes."""
 
     at: Id
     stream_id: str
@@ -53,9 +57,11 @@ class Entry:
     fields: dict[str, str]
     queue_paused: bool
     stalled: bool = False
+    exhausted: int | None = None
     job: Any = None
     job_as_of: str | None = None
     where: str | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -73,14 +79,17 @@ class Look:
     due_at: int | None = None
     lock_ttl_ms: int | None = None
     job: Any = None
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
 class Known:
-    """A job's hash, and the stream's last id when it was read."""
+    """A job's hash, the stream's last id when it was read, the entry that added the job, what the hash takes."""
 
     as_of: Id
     hash: dict[str, str]
+    added_at: Id
+    size_bytes: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -95,14 +104,17 @@ class Mark:
 Item = Entry | Look
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stream:
     """One queue: entries read and not handed on, the bridge's position, looks asked for and made.
 
-    `position` = the last entry handed on; `read_to` = the last one read; `taken_bytes` = size of what was handed
-    on since the last turn; `ordinal` = how many entries the
-    stream had ever got when the one at `position` was its last (None: not known yet); `settled` = the
-    position up to which that has been compared with Redis.
+    `position` = the last entry handed on; `read_to` = the last one read; `last` = the last that Redis was seen to have.
+    `held` = bytes of each entry of `buffer`. `ordinal` = how many entries the stream had ever got when the one at
+    `position` was its last (None: not known yet); `settled` = the position up to which that has been compared with
+    Redis; `committed` = the one that is on Kafka; `covered` = the checkpoint last handed on. `epoch` = which history of
+    the stream this is. `searched` = wanted jobs that were in none of the other places. `refused`: Redis is not asked
+    about it, but what was read is handed on. `pause_unsure`: its entries are still to tell whether it was paused before
+    the first of them. `missed` = how often running it was not found.
     """
 
     source: str
@@ -116,20 +128,28 @@ class Stream:
     run_id: str = ""
     snapshot: str = "done"
     buffer: deque[Raw] = field(default_factory=deque)
-    buffered_bytes: int = 0
-    taken_bytes: int = 0
+    held: deque[int] = field(default_factory=deque)
+    sizes: Sizes = field(default_factory=Sizes)
+    deficit: int = 0
+    refused: bool = False
+    covered: Any = None
     looks: deque[Look] = field(default_factory=deque)
     looked_at_s: float = 0.0
     marks: deque[Mark] = field(default_factory=deque)
     wanted: dict[str, str] = field(default_factory=dict)
+    searched: set[str] = field(default_factory=set)
     walks: list[Walk] = field(default_factory=list)
     early: dict[str, Known] = field(default_factory=dict)
-    early_bytes: int = 0
     entries_read: int = 0
     entries_lost: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     rewound: bool = False
     dirty: bool = False
+    epoch: int = 0
+    pause_unsure: bool = False
+    last: Id = START
+    committed: Id = START
+    missed: int = 0
 
     @property
     def name(self) -> str:
@@ -144,11 +164,13 @@ class Stream:
     @property
     def ready(self) -> bool:
         """Whether a turn now would get on; looks that wait for entries wait for the reader."""
-        return bool(self.buffer or ((self.wanted or self.walks) and not self.looks))
+        return bool(self.buffer or ((self.wanted or self.walks) and not self.looks and not self.refused))
 
     @property
     def busy(self) -> bool:
         """Whether anything is to be done here, now or later."""
+        if self.refused:
+            return bool(self.buffer or self.dirty)
         return bool(self.buffer or self.looks or self.wanted or self.walks or self.dirty)
 
     @property

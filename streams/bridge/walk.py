@@ -55,14 +55,14 @@ class Walk:
         return keys.page(place, first, last)
 
     def turn(self, elements: list[str]) -> tuple[str, list[str]]:
-        """The place and the job ids of a page, and on to the next."""
+        """The place and the elements of a page, BullMQ 4's markers among them, and on to the next."""
         place = self.places[0]
         if len(elements) < self.page:
             self.places.popleft()
             self.passed = 0
         else:
             self.passed += self.page - _OVERLAP
-        return place, [element for element in elements if not bullmq.is_marker(element)]
+        return place, elements
 
     def due(self, interval_s: float = 5.0) -> bool:
         """Whether it is time to tell how far it has come."""

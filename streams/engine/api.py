@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,8 +64,12 @@ class Handler(Protocol):
     def on_failed(self, tx: Tx, record: ConsumerRecord | None, error: Exception) -> None:
         """In place of a record (None: a tick) on which `on_record` (`on_tick`) raised anything else; as above."""
 
-    def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> None:
-        """The rows of a partition are complete: build indexes. `rows` is the live table; do not change it."""
+    def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> Iterator[None] | None:
+        """The rows of a partition are complete: build indexes. `rows` is the live table; do not change it.
+
+        Where that takes long it is an iterator, with a step at each of which the loop may turn. It may never be brought
+        to its end: the partition may be taken away, and `rows` change, in between.
+        """
 
     def on_committed(self, partition: int, staged: dict[bytes, Row | None], batch: BatchInfo) -> None:
         """A batch is committed and applied: the place to change indexes and to count."""
@@ -86,6 +90,8 @@ class EngineOptions:
     table_topic: str
     output_topics: tuple[str, ...] = ()
     """Topics that must exist before the start, beside the two."""
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    """How many partitions a topic is taken to have, by its full name; another number ends the process."""
     codec: Codec = PLAIN
     """How the handler's rows are read and written."""
     exactly_once: bool = True

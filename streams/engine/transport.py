@@ -28,6 +28,9 @@ FETCH_MAX_BYTES: Final = 16 << 20
 FETCH_TIMEOUT_S: Final = 0.2
 FULL_FETCH_TIMEOUT_S: Final = 0.02
 NOTHING_TO_FETCH_S: Final = 0.01
+FLOW_TIMEOUT_S: Final = 5.0
+"""While a rebalance lasts nothing is fetched: the loop says now and then that it is alive."""
+FETCH: Final = "fetch"
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -41,6 +44,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher.PartitionRecords._consumer_record = lean_record  # for all consumers of the process
         fetcher.FetchResult.getall = take_piece  # likewise
         return consumer
+
+    async def rejoin(self) -> None:
+        """Leave nothing as it is assigned: the group assigns anew."""
+        await self.call_thread(self._request_rejoin)
+
+    async def _request_rejoin(self) -> None:
+        self._consumer._coordinator.request_rejoin()
 
 
 class BatchConsumer(driver.Consumer):
@@ -72,6 +82,10 @@ class BatchConsumer(driver.Consumer):
         if not self.app.should_stop:
             engine = self.app.engine
             await super().subscribe({*topics, engine.events_topic, engine.table_topic})
+
+    async def rejoin(self) -> None:
+        """Ask the group for a new assignment. It comes when all members have joined again, the same or another."""
+        await self._thread.rejoin()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """End what is in flight, then commit what is acknowledged: stock forgets it first."""
@@ -127,8 +141,9 @@ class BatchConsumer(driver.Consumer):
         """Fetch and hand on until stopped. Replaces the stock loop, which goes record by record."""
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                self.app.beat(FETCH)
                 if not self.flow_active:
-                    await self.wait(self.can_resume_flow)
+                    await self.wait_first(self.can_resume_flow, timeout=FLOW_TIMEOUT_S)
                     continue
                 active = self._fetchable()
                 if active:

@@ -8,6 +8,7 @@ from typing import Final
 
 from streams import admin, engine, telemetry, topology
 from streams.settings import Settings
+from streams.worker.clocks import Clocks
 from streams.worker.drift import Heartbeats
 from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
 from streams.worker.meters import Meters
@@ -21,8 +22,10 @@ MAX_QUEUED: Final = 6_000
 _OUTPUTS: Final = (topology.TRANSITIONS, topology.ALERTS, topology.PROBES, topology.DEAD_LETTERS)
 
 
-def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchApp:
+def build_app(settings: Settings, meters: Meters | None = None, clocks: Clocks | None = None) -> engine.BatchApp:
     """The Faust app: `events` folded into the table `JobStatus`, whose changelog is `status`.
+
+    Nothing expires until `clocks` have heard a heartbeat.
 
     To be called inside the loop that will run it (RuntimeError otherwise). Connects to nothing yet.
     """
@@ -33,12 +36,13 @@ def build_app(settings: Settings, meters: Meters | None = None) -> engine.BatchA
         events_topic=settings.topic(topology.EVENTS),
         table_topic=settings.topic(topology.STATUS),
         output_topics=tuple(settings.topic(name) for name in _OUTPUTS),
+        partitions={topic.name: topic.partitions for topic in admin.wanted(settings)},
         codec=ROWS,
         exactly_once=settings.delivery == "exactly_once",
         max_queued=MAX_QUEUED,
         record_limits=lambda: _record_limits(settings),
     )
-    return engine.build(options, JobStatusHandler(settings, meters))
+    return engine.build(options, JobStatusHandler(settings, meters, clocks or Clocks()))
 
 
 async def _record_limits(settings: Settings) -> dict[str, int]:
@@ -50,18 +54,21 @@ async def _record_limits(settings: Settings) -> dict[str, int]:
 async def main(settings: Settings) -> int:
     """Run until SIGTERM or Ctrl-C; returns the exit code."""
     metrics = telemetry.Metrics("worker")
-    heartbeats = Heartbeats(settings)
+    clocks, pulse = Clocks(metrics), telemetry.Pulse()
+    heartbeats = Heartbeats(settings, clocks)
     meters = Meters(metrics, settings.kafka.partitions, heartbeats.counts)
-    app = build_app(settings, meters)
-    port = settings.worker.http_port
-    async with telemetry.serve(settings.http_host, port, "worker.http_port", metrics, lambda: app.readiness().missing):
+    app = build_app(settings, meters, clocks)
+    port, missing = settings.worker.http_port, lambda: app.readiness().missing
+    async with telemetry.serve(settings.http_host, port, "worker.http_port", metrics, missing, pulse):
         log.info("worker %s: %s", settings.worker.app_id, settings.kafka.bootstrap_servers)
         beside = [
             asyncio.create_task(_keep_gauges(app, meters), name="gauges"),
             asyncio.create_task(heartbeats.follow(), name="heartbeats"),
         ]
         try:
-            return await engine.run(app, tick_interval_s=TICK_INTERVAL_S, on_started=lambda: log.info("ready"))
+            return await engine.run(
+                app, tick_interval_s=TICK_INTERVAL_S, on_started=lambda: log.info("ready"), beat=pulse.beat
+            )
         finally:
             for task in beside:
                 task.cancel()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -18,10 +19,13 @@ from streams import topology
 from streams.core import lifecycle as lc
 from streams.settings import Settings
 from streams.wire import JSONDecodeError, loads
+from streams.worker.clocks import Clocks
 
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 5.0
+FORGOTTEN_S: Final = 600.0
+"""A queue without a heartbeat for so long is gone."""
 COMPARED: Final = (lc.WAITING, lc.ACTIVE, lc.DELAYED, lc.PAUSED)
 """Finished jobs stay in the table when BullMQ has forgotten them: their counts need not agree."""
 
@@ -57,8 +61,11 @@ def drift(
 class Heartbeats:
     """The newest counts of each queue, as the bridge tells them on `health`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clocks: Clocks, now_s: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._clocks = clocks
+        self._now_s = now_s
+        self._heard: dict[Queue, float] = {}
         self.counts: dict[Queue, dict[str, int]] = {}
 
     async def follow(self) -> None:
@@ -84,8 +91,17 @@ class Heartbeats:
         """Remember a heartbeat; anything else on `health` is passed over."""
         try:
             health = loads(value or b"")
+            self._clocks.take(health)
             source, queue = health["source"], health["queue"]
             if health["type"] == "heartbeat" and isinstance(source, str) and isinstance(queue, str):
-                self.counts[source, queue] = by_state(health)
-        except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+                self._note((source, queue), by_state(health))
+        except (JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             log.debug("on health: %r", error)
+
+    def _note(self, queue: Queue, counts: dict[str, int]) -> None:
+        now = self._now_s()
+        self.counts[queue] = counts
+        self._heard.pop(queue, None)
+        self._heard[queue] = now
+        while now - self._heard[first := next(iter(self._heard))] > FORGOTTEN_S:
+            del self._heard[first], self.counts[first]

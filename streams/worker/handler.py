@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from streams.clock import wall_ms
 from streams.core import alerts, deadlines
-from streams.core.events import REASONS, BadRecordError
+from streams.core.events import REASONS, BadRecordError, Event, is_look
 from streams.core.fold import fold
 from streams.core.row import Row
 from streams.core.rules import AlertRule, Rules
@@ -15,17 +14,17 @@ from streams.core.shed import lighter
 from streams.core.step import Result
 from streams.engine import BatchInfo, CheckedTx, ConsumerRecord, RateLimit, Tx, Unwritable, kind_of
 from streams.settings import Settings
+from streams.worker.clocks import Clocks
 from streams.worker.index import PartitionIndex
 from streams.worker.meters import INTERNAL, BatchMeter, Meters
 from streams.worker.outputs import Outputs
+from streams.worker.pace import PROBES_PER_TICK, TICK_INTERVAL_S, Pace
 from streams.worker.records import event_of
+
+__all__ = ["PROBES_PER_TICK", "TICK_INTERVAL_S", "JobStatusHandler", "rules_of"]
 
 failures = logging.getLogger(f"{__name__}.failures")
 failures.addFilter(RateLimit())
-
-TICK_INTERVAL_S = 0.25
-PROBES_PER_TICK = 500
-"""Most probes that one partition sends at one tick: a bound on what a restart after a long stop can ask at once."""
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -45,11 +44,12 @@ def rules_of(settings: Settings) -> Rules:
 class JobStatusHandler:
     """The engine's handler. Indexes and meters change only after a commit, so a batch may be folded again."""
 
-    def __init__(self, settings: Settings, meters: Meters) -> None:
+    def __init__(self, settings: Settings, meters: Meters, clocks: Clocks) -> None:
         self._rules = rules_of(settings)
         self._outputs = Outputs(settings)
         self._meters = meters
-        self._verify_per_tick = max(int(settings.worker.verify_per_s * TICK_INTERVAL_S), 1)
+        self._clocks = clocks
+        self._pace = Pace(settings.worker.verify_per_s, self._rules, clocks)
         self._indexes: dict[int, PartitionIndex] = {}
         self._batches: dict[int, tuple[Tx, BatchMeter]] = {}
 
@@ -67,8 +67,19 @@ class JobStatusHandler:
         result = fold(row, event, self._rules)
         result = self._write(tx, key, row, result, record.timestamp)
         if result.ask:
-            self._outputs.probe(tx, key, event, deadlines.PROBE, wall_ms())
+            self._doubt(tx, key, event, meter)
+        if is_look(event):
+            meter.answered.add(key)
         meter.folded(event, result)
+
+    def _doubt(self, tx: Tx, key: bytes, event: Event, meter: BatchMeter) -> None:
+        """Ask about the job of an entry, unless an answer is due anyway."""
+        index = self._indexes.get(tx.partition)
+        if key in meter.doubted or (index is not None and not index.may_ask(key, self._clocks.steady())):
+            return
+        self._outputs.probe(tx, key, event, deadlines.PROBE, self._clocks.wall())
+        meter.doubted.append(key)
+        meter.probes.append(deadlines.PROBE)
 
     def on_unwritable(self, tx: Tx, record: ConsumerRecord | None, error: Unwritable) -> None:
         """A record whose row or output Kafka does not take: set aside; the row stays as it was."""
@@ -94,23 +105,30 @@ class JobStatusHandler:
         if index is None:
             return
         meter = self._meter_of(tx)
-        for key in index.due_keys(now_ms, self._share_of_verifications()):
-            if len(meter.asked) >= PROBES_PER_TICK:
-                break
-            tx.mark()
-            try:
-                self._look_after(tx, key, now_ms, meter)
-            except Exception as error:
-                if not isinstance(tx, CheckedTx):
-                    raise  # the engine ticks again with care
-                tx.take_back()
-                self._put_off(index, key, now_ms, error)
+        for key in self._pace.due(index, self._indexes.values()):
+            if key not in tx.staged:  # changed in this very transaction: due anew from its commit on
+                tx.mark()
+                self._contained(tx, key, index, now_ms, meter)
 
-    def _share_of_verifications(self) -> int:
-        """The setting is for the whole worker; its partitions tick together."""
-        return max(self._verify_per_tick // len(self._indexes), 1)
+    def _contained(self, tx: Tx, key: bytes, index: PartitionIndex, now_ms: int, meter: BatchMeter) -> None:
+        try:
+            self._look_after(tx, key, index, now_ms, meter)
+        except Exception as error:
+            if not isinstance(tx, CheckedTx):
+                raise  # the engine ticks again with care
+            tx.take_back()
+            self._put_off(index, key, error)
 
-    def _put_off(self, index: PartitionIndex, key: bytes, now_ms: int, error: Exception) -> None:
+    def _look_after(self, tx: Tx, key: bytes, index: PartitionIndex, now_ms: int, meter: BatchMeter) -> None:
+        row = tx.get(key)
+        visit = deadlines.visit(row, self._pace.source_now(index, key, row), self._rules) if row is not None else None
+        if row is None or visit is None:
+            return
+        if visit.action in {deadlines.EXPIRE, deadlines.LAPSE} and not self._clocks.trusted:
+            visit = deadlines.Visit(deadlines.VERIFY, "the clocks disagree")
+        self._visit(tx, key, row, visit, now_ms, meter)
+
+    def _put_off(self, index: PartitionIndex, key: bytes, error: Exception) -> None:
         """A key on whose visit our own code failed, or which led to what Kafka cannot take: not again for a while.
 
         At once, not after the commit: there may be nothing to commit, and to fold again does no harm.
@@ -118,13 +136,7 @@ class JobStatusHandler:
         what = error.reason if isinstance(error, Unwritable) else kind_of(error)
         failures.error("a row's deadline could not be met and is put off: %s", what)
         self._meters.failed()
-        index.asked([key], now_ms)
-
-    def _look_after(self, tx: Tx, key: bytes, now_ms: int, meter: BatchMeter) -> None:
-        row = tx.get(key)
-        visit = deadlines.visit(row, now_ms, self._rules) if row is not None else None
-        if row is not None and visit is not None:
-            self._visit(tx, key, row, visit, now_ms, meter)
+        index.asked([key], self._clocks.steady())
 
     def _visit(self, tx: Tx, key: bytes, row: Row, visit: deadlines.Visit, now_ms: int, meter: BatchMeter) -> None:
         result = self._end(key, row, visit.action, now_ms)
@@ -135,7 +147,7 @@ class JobStatusHandler:
         address = {"source": row["source"], "queue": row["queue"], "job_id": row["id"]}
         self._outputs.probe(tx, key, address, visit.action, now_ms)
         meter.asked.append(key)
-        meter.now_ms = now_ms
+        meter.probes.append(visit.action)
 
     def _end(self, key: bytes, row: Row, action: str, now_ms: int) -> Result | None:
         """What time itself ends: a row, or its alert. None where it is to be asked about."""
@@ -146,10 +158,11 @@ class JobStatusHandler:
             return Result(lapsed, (), tuple(ended))
         return None
 
-    def on_recovered(self, partition: int, rows: Mapping[bytes, bytes]) -> None:
-        """The table of a partition is complete: build its index."""
-        index = self._indexes[partition] = PartitionIndex()
-        index.restore(rows)
+    def on_recovered(self, partition: int, rows: Mapping[bytes, bytes]) -> Iterator[None]:
+        """The table of a partition is complete: build its index, in pieces."""
+        index = PartitionIndex(self._rules)
+        yield from index.restore(rows, self._clocks.steady())
+        self._indexes[partition] = index
         self._meters.assigned(partition, index)
 
     def on_committed(self, partition: int, staged: Mapping[bytes, Row | None], batch: BatchInfo) -> None:
@@ -157,15 +170,23 @@ class JobStatusHandler:
         index = self._indexes.get(partition)
         _, meter = self._batches.pop(partition, (None, None))
         if index is not None:
-            for key, row in staged.items():
-                if row is None:
-                    index.drop(key)
-                else:
-                    index.put(key, row)
-            if meter is not None and meter.asked:
-                index.asked(meter.asked, meter.now_ms)
+            self._move_on(index, staged, meter or BatchMeter())
         if meter is not None:
             self._meters.committed(meter, batch)
+
+    def _move_on(self, index: PartitionIndex, staged: Mapping[bytes, Row | None], meter: BatchMeter) -> None:
+        now, answered = self._clocks.steady(), meter.answered
+        if answered:
+            index.answered(answered - staged.keys())
+        for key, row in staged.items():
+            if row is None:
+                index.drop(key)
+            else:
+                index.put(key, row, now, answered=key in answered)
+        if meter.asked:
+            index.asked(meter.asked, now)
+        if meter.doubted:
+            index.doubted(meter.doubted, now)
 
     def on_revoked(self, partitions: set[int]) -> None:
         """These partitions are somebody else's now."""

@@ -91,13 +91,14 @@ def test_a_checkpoint(pausing):
 
 def test_a_record_of_the_encoder_has_these_fields_and_no_others():
     stream = Stream("default", "q", Keys("bull", "q"), run_id="r")
-    encoder = encode.Encoder(stream, 8, lambda: 1)
-    entry = Entry((5, 0), "5-0", "waiting", "1", {"prev": "active"}, queue_paused=False)
-    entry.job, entry.job_as_of, entry.where, entry.stalled = {"name": "n", "opts": "{}"}, "6-0", "wait", True
-    (record,) = encoder.entry(entry)
-    value = wire.loads(record.value)
-    validator("Entry", closed=True).validate(value)
-    assert set(value) == set(events.Entry.model_fields)
+    encoder = encode.Encoder(stream, 8, lambda: 1, max_text_bytes=300)
+    waiting = Entry((5, 0), "5-0", "waiting", "1", {"prev": "active"}, queue_paused=False)
+    waiting.job, waiting.job_as_of, waiting.where, waiting.stalled = {"name": "n", "opts": "{}"}, "6-0", "wait", True
+    failed = Entry((5, 0), "5-0", "failed", "1", {"failedReason": "x" * 301}, queue_paused=False, exhausted=3)
+    values = [wire.loads(record.value) for entry in (waiting, failed) for record in encoder.entry(entry)]
+    for value in values:
+        validator("Entry", closed=True).validate(value)
+    assert set(values[0]) | set(values[1]) == set(events.Entry.model_fields)
 
 
 class TestClosedSets:

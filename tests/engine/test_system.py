@@ -91,6 +91,25 @@ def _result(text: str) -> str:
     return next(line for line in text.splitlines() if line.startswith('{"code"'))
 
 
+async def test_a_producer_that_is_fenced_by_nobody_of_the_group_costs_no_process(kafka, prefix, workers):
+    """As after a stall beyond the transaction's timeout, or an id that the broker forgot."""
+    load, group = cluster.Load(prefix), workers(linger_s=0.0, session_timeout_s=6.0)
+    await group.start()
+    await until_log(group, 1, "STARTED")
+    await load.send(kafka, 2_000)
+    await cluster.drained(kafka, prefix, 30)
+    thief = AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=f"{prefix}-0")
+    await thief.start()
+    await thief.stop()
+    await load.send(kafka, 3_000)
+    await until_log(group, 1, "asking the group for a new assignment", 40)
+    await cluster.drained(kafka, prefix, 60)
+    assert group.bad_exits == []
+    verdict = await cluster.judge(kafka, load)
+    assert verdict.exact, verdict
+    assert verdict.transitions == 5_000
+
+
 async def test_at_least_once_skips_nothing(kafka, prefix, workers):
     load, group = cluster.Load(prefix), workers(exactly_once=False, linger_s=0.0)
     await group.start()

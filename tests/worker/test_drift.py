@@ -8,6 +8,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from streams.wire import dumps
 from streams.worker import drift as worker_drift
+from streams.worker.clocks import Clocks
 from streams.worker.drift import Heartbeats, by_state, drift
 from streams.worker.index import PartitionIndex
 from streams.worker.meters import Meters
@@ -50,12 +51,31 @@ def test_the_drift_is_the_tables_count_less_redis():
 
 
 def test_the_newest_heartbeat_of_a_queue_counts():
-    heartbeats = Heartbeats(settings())
+    heartbeats = Heartbeats(settings(), Clocks())
     heartbeats.take(dumps(heartbeat()))
     heartbeats.take(dumps(heartbeat(counts={"active": 1})))
     heartbeats.take(dumps(heartbeat(queue="r")))
     assert heartbeats.counts["s", "q"]["active"] == 1
     assert heartbeats.counts["s", "r"]["active"] == 16
+
+
+def test_a_queue_that_nobody_tells_of_any_more_is_forgotten():
+    now = 0.0
+    heartbeats = Heartbeats(settings(), Clocks(), lambda: now)
+    heartbeats.take(dumps(heartbeat()))
+    heartbeats.take(dumps(heartbeat(queue="r")))
+    now = 600.0
+    heartbeats.take(dumps(heartbeat()))
+    assert set(heartbeats.counts) == {("s", "q"), ("s", "r")}
+    now = 601.0
+    heartbeats.take(dumps(heartbeat()))
+    assert set(heartbeats.counts) == {("s", "q")}
+
+
+def test_the_clocks_hear_of_each_heartbeat():
+    clocks = Clocks(wall=lambda: 5)
+    Heartbeats(settings(), clocks).take(dumps(heartbeat()))
+    assert clocks.trusted
 
 
 @pytest.mark.parametrize(
@@ -74,7 +94,7 @@ def test_the_newest_heartbeat_of_a_queue_counts():
     ],
 )
 def test_what_is_no_heartbeat_is_passed_over(value):
-    heartbeats = Heartbeats(settings())
+    heartbeats = Heartbeats(settings(), Clocks())
     heartbeats.take(value)
     assert heartbeats.counts == {}
 
@@ -129,7 +149,7 @@ async def test_heartbeats_are_followed_from_now_on_and_again_after_a_loss(monkey
     monkeypatch.setattr(Consumer, "made", [], raising=False)
     monkeypatch.setattr(worker_drift, "AIOKafkaConsumer", Consumer)
     monkeypatch.setattr(worker_drift, "RETRY_S", 0)
-    heartbeats = Heartbeats(settings())
+    heartbeats = Heartbeats(settings(), Clocks())
     following = asyncio.create_task(heartbeats.follow())
     await until(lambda: bool(heartbeats.counts))
     following.cancel()
