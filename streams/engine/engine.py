@@ -19,6 +19,8 @@ from streams.engine.limits import Limits
 from streams.engine.partition import Batch, Part, Work
 from streams.engine.produce import BatchRefusedError, resize, start_producer
 from streams.engine.quiet import RateLimit, kind_of
+from streams.engine.renewal import Renewal
+from streams.engine.transaction import CommitUnknown
 from streams.engine.tx import Unwritable
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Engine:
         self.stats = Stats()
         written = (options.table_topic, *options.output_topics)
         self.limits = Limits(written, options.max_record_bytes, options.record_limits)
+        self.renewal = Renewal(app)
         self._turn = asyncio.Lock()
         self._assigned_at: float | None = None
         self._without_table = False
@@ -210,10 +213,17 @@ class Engine:
             part.close()
             log.warning("fenced on partition %s, generation %s", part.number, part.generation)
             self._later(self._check_fenced, part)
+        except (KafkaError, CommitUnknown) as error:
+            part.close()
+            log.warning("partition %s goes on under a new assignment: %r", part.number, error)
+            self._renew(part)
         except Exception as error:
             part.close()
             log.exception("partition %s failed", part.number)
             await self.app.crash(error)
+
+    def _renew(self, part: Part) -> None:
+        self.renewal.ask(lambda: self.parts.get(part.number) is part)
 
     async def _transact(self, part: Part, work: Work) -> None:
         """Commit what goes into one transaction, in as many attempts as are worth it. What is left is queued again."""
@@ -320,6 +330,7 @@ class Engine:
 
     def _apply(self, part: Part, folded: Folded, row_offset: int | None, info: BatchInfo) -> None:
         """Committed: now, and only now, the table changes."""
+        self.renewal.succeeded()
         self.store.apply(part.number, folded.rows.items(), row_offset)
         self.handler.on_committed(part.number, folded.tx.staged, info)
 
@@ -343,7 +354,8 @@ class Engine:
 
     def _check_fenced(self, part: Part) -> None:
         if self.parts.get(part.number) is part:
-            self._crash(f"fenced on partition {part.number}, and still assigned")
+            log.warning("fenced on partition %s, and still assigned", part.number)
+            self._renew(part)
 
     def _check_table(self, generation: int) -> None:
         if self.app.consumer_generation_id == generation and not self.app.should_stop:

@@ -96,7 +96,7 @@ PRIVATE: Final[tuple[Private, ...]] = (
     Private("faust.transport.drivers.aiokafka", ("ensure_aiokafka_TP",), "position of a partition"),
     Private(
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread",
-        ("_create_worker_consumer", "_consumer", "tp_last_committed_at", "seek_to_beginning"),
+        ("_create_worker_consumer", "_consumer", "tp_last_committed_at", "seek_to_beginning", "call_thread"),
         "read_committed, fetch wait, position, the books of the livelock check",
     ),
     Private(
@@ -121,8 +121,13 @@ PRIVATE: Final[tuple[Private, ...]] = (
     Private("mode.utils.futures", ("notify",), "acknowledge"),
     Private(
         "aiokafka.consumer.consumer:AIOKafkaConsumer",
-        ("_isolation_level", "_fetch_max_wait_ms", "_fetch_max_bytes", "_subscription"),
-        "set between construction and start",
+        ("_isolation_level", "_fetch_max_wait_ms", "_fetch_max_bytes", "_subscription", "_coordinator"),
+        "set between construction and start; asking for a new assignment",
+    ),
+    Private(
+        "aiokafka.consumer.group_coordinator:GroupCoordinator",
+        ("request_rejoin",),
+        "asking for a new assignment",
     ),
     Private(
         "aiokafka.consumer.subscription_state:SubscriptionState",

@@ -46,7 +46,7 @@ MAX_FOLD_S: Final = 5.0
 
 
 class CommitUnknown(RuntimeError):  # noqa: N818 - it may have been committed
-    """Asked to commit, the producer failed: rows and offsets have to be read again, by a new process."""
+    """Asked to commit, the producer failed: rows and offsets have to be read again, under a new assignment."""
 
 
 @dataclass(slots=True)

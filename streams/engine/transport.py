@@ -45,6 +45,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher.FetchResult.getall = take_piece  # likewise
         return consumer
 
+    async def rejoin(self) -> None:
+        """Leave nothing as it is assigned: the group assigns anew."""
+        await self.call_thread(self._request_rejoin)
+
+    async def _request_rejoin(self) -> None:
+        self._consumer._coordinator.request_rejoin()
+
 
 class BatchConsumer(driver.Consumer):
     """Fetches events and changelog in batches.
@@ -75,6 +82,10 @@ class BatchConsumer(driver.Consumer):
         if not self.app.should_stop:
             engine = self.app.engine
             await super().subscribe({*topics, engine.events_topic, engine.table_topic})
+
+    async def rejoin(self) -> None:
+        """Ask the group for a new assignment. It comes when all members have joined again, the same or another."""
+        await self._thread.rejoin()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """End what is in flight, then commit what is acknowledged: stock forgets it first."""

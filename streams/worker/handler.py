@@ -22,10 +22,10 @@ from streams.worker.pace import PROBES_PER_TICK, TICK_INTERVAL_S, Pace
 from streams.worker.records import event_of
 from streams.worker.repairs import Repairs
 
+__all__ = ["PROBES_PER_TICK", "TICK_INTERVAL_S", "JobStatusHandler", "rules_of"]
+
 failures = logging.getLogger(f"{__name__}.failures")
 failures.addFilter(RateLimit())
-
-__all__ = ["PROBES_PER_TICK", "TICK_INTERVAL_S", "JobStatusHandler", "rules_of"]
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -68,10 +68,10 @@ class JobStatusHandler:
         row = tx.get(key)
         result = fold(row, event, self._rules)
         result = self._write(tx, key, row, result, record.timestamp)
-        if is_look(event):
-            meter.answered.add(key)
         if result.ask:
             self._doubt(tx, key, event, meter)
+        if is_look(event):
+            meter.answered.add(key)
         meter.folded(event, result)
 
     def _doubt(self, tx: Tx, key: bytes, event: Event, meter: BatchMeter) -> None:
@@ -108,20 +108,22 @@ class JobStatusHandler:
             return
         meter = self._meter_of(tx)
         for key in self._pace.due(index, self._indexes.values()):
-            if key in tx.staged:  # changed in this very transaction: due anew from its commit on
-                continue
-            tx.mark()
-            try:
-                self._look_after(tx, key, index, now_ms, meter)
-            except Exception as error:
-                if not isinstance(tx, CheckedTx):
-                    raise  # the engine ticks again with care
-                tx.take_back()
-                self._put_off(index, key, error)
+            if key not in tx.staged:  # changed in this very transaction: due anew from its commit on
+                tx.mark()
+                self._contained(tx, key, index, now_ms, meter)
         if self._repairs is not None:
             tx.mark()
             budget = self._pace.left(len(self._indexes), len(meter.asked))
             meter.compared = self._repairs.on_tick(tx, now_ms, budget)
+
+    def _contained(self, tx: Tx, key: bytes, index: PartitionIndex, now_ms: int, meter: BatchMeter) -> None:
+        try:
+            self._look_after(tx, key, index, now_ms, meter)
+        except Exception as error:
+            if not isinstance(tx, CheckedTx):
+                raise  # the engine ticks again with care
+            tx.take_back()
+            self._put_off(index, key, error)
 
     def _look_after(self, tx: Tx, key: bytes, index: PartitionIndex, now_ms: int, meter: BatchMeter) -> None:
         row = tx.get(key)

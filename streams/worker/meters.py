@@ -219,5 +219,6 @@ def _timed(state_from: str | None, to: str) -> str | None:
 def _complete(jobs: Mapping[Group, int], heard_of: Collection[Queue]) -> dict[tuple[str, ...], float]:
     """Every state of every known queue, zeros too: an absent series cannot be told from a dead process."""
     queues = {(source, queue) for source, queue, _ in jobs}.union(heard_of)
-    none = {(*queue, state): 0.0 for queue in queues for state in lc.STATES}
-    return none | {(source, queue, state): float(count) for (source, queue, state), count in jobs.items()}
+    complete: dict[tuple[str, ...], float] = {(*queue, state): 0 for queue in queues for state in lc.STATES}
+    complete.update((group, count) for group, count in jobs.items())
+    return complete

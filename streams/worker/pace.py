@@ -15,7 +15,7 @@ from streams.worker.index import PartitionIndex
 TICK_INTERVAL_S: Final = 0.25
 PROBES_PER_TICK: Final = 500
 """Most questions that a worker sends at one tick: a bound on what a restart after a long stop can ask at once."""
-EXPIRIES_PER_TICK: Final = 1_000
+EXPIRIES_PER_TICK: Final = 500
 """Most rows that one partition lets go at one tick."""
 HELD_S: Final = 0.02
 """A tick begins with no further row after so long at work: rows may be large. Others wait for the next tick."""
@@ -33,12 +33,14 @@ class Pace:
 
     def due(self, index: PartitionIndex, indexes: Collection[PartitionIndex]) -> Iterator[bytes]:
         """Keys to look after now, of one of the worker's partitions."""
-        began, now = time.thread_time(), self._clocks.steady()
+        now = self._clocks.steady()
         index.sweep(now)
         asking = max(sum(one.asking for one in indexes), 1)
         probes, verify = (max(limit // asking, 1) for limit in (PROBES_PER_TICK, self._verify_per_tick))
         expire = EXPIRIES_PER_TICK if self._clocks.trusted else 0
-        for key in index.due_keys(now, verify, probes=probes, expire=expire):
+        keys = index.due_keys(now, verify, probes=probes, expire=expire)
+        began = time.thread_time()
+        for key in keys:
             yield key
             if time.thread_time() - began > HELD_S:
                 return

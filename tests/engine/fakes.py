@@ -15,6 +15,7 @@ from faust.types.tuples import TP
 
 from streams.engine.engine import Engine
 from streams.engine.messages import BatchMessage
+from streams.engine.renewal import Renewal
 from streams.engine.store import PartitionStore
 from streams.wire import dumps, loads
 from tests.engine.counting import Counting, Topics, options
@@ -193,6 +194,12 @@ class FakeConsumer:
         self.full: set[TP] = set()
         self._committed_offset: dict[TP, int] = {}
         self._thread = SimpleNamespace(tp_last_committed_at={})
+        self.rejoined = 0
+        self.asked = asyncio.Event()
+
+    async def rejoin(self) -> None:
+        self.rejoined += 1
+        self.asked.set()
 
     def forget(self, message: Any) -> None:
         self.forgotten.append(message.offset)
@@ -211,6 +218,7 @@ class FakeApp:
         self.crashes: list[BaseException] = []
         self.crashed = asyncio.Event()
         self.consumer = FakeConsumer()
+        self.broker = SimpleNamespace(kafka=True, topics=True)
         self.monitor = SimpleNamespace(on_tp_commit=lambda _: None)
         self.assignor = SimpleNamespace(assigned_actives=lambda: {table_tp(number) for number in tables})
 
@@ -233,6 +241,7 @@ class Bench:
         table = SimpleNamespace(data=self.store)
         settings = options("nowhere:1", PREFIX, **{"linger_s": 0.0, **changes})
         self.engine = Engine(self.app, table, self.handler, settings)
+        self.engine.renewal = Renewal(self.app, 0.001)
         monkeypatch.setattr("streams.engine.engine.start_producer", self._start)
         monkeypatch.setattr("streams.engine.engine.FIRST_RETRY_S", 0.001)
 

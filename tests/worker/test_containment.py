@@ -43,6 +43,7 @@ class Engine:
         if records:
             work.add(Batch(None, None, records, 0))
         if tick is not None:
+            self.worker.at(tick)
             work.add(Tick(tick))
         try:
             folded = await self._fold(work, careful=False)
