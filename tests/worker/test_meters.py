@@ -136,7 +136,8 @@ def test_every_state_of_a_known_queue_has_a_series(worker):
 
 
 def test_a_queue_that_is_gone_is_forgotten(worker):
-    index, heard = PartitionIndex(), {}
+    index = PartitionIndex()
+    heard: dict[tuple[str, str], dict[str, int]] = {}
     meters = Meters(worker.metrics, 1, heard)
     meters.assigned(0, index)
     index.put(b"1", running().live)
