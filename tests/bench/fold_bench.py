@@ -46,7 +46,8 @@ def workload(jobs: int, scenario: str = "realistic_crawl", interleaved: int = 10
 def run(records: list[Any]) -> tuple[float, int, int]:
     """CPU seconds, rows, outputs."""
     handler = JobStatusHandler(settings_module.load([], {}), Meters(telemetry.Metrics("worker")), Clocks())
-    handler.on_recovered(0, {})
+    for _ in handler.on_recovered(0, {}):
+        pass
     rows: dict[bytes, bytes] = {}
     outputs = 0
     begin = time.process_time()

@@ -67,6 +67,22 @@ async def test_a_stopped_flow_fetches_nothing_until_it_is_resumed(app):
     await asyncio.wait_for(task, 2)
 
 
+async def test_the_loop_is_heard_of_while_it_fetches_and_while_it_may_not(app, monkeypatch):
+    monkeypatch.setattr(transport, "FLOW_TIMEOUT_S", 0.001)
+    beats: list[str] = []
+    app.beat = beats.append
+    give(app)
+    app.consumer.stop_flow()
+    task, fetcher = drain(app)
+    await until(lambda: len(beats) > 3)
+    app.consumer.resume_flow()
+    beats.clear()
+    await until(lambda: len(beats) > 3)
+    assert set(beats) == {"fetch"}
+    fetcher._stopped.set()
+    await asyncio.wait_for(task, 2)
+
+
 async def test_with_all_partitions_full_it_looks_again_soon(app):
     give(app)
     app.consumer.sought = {events_tp()}

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from streams.core.lifecycle import STATES
@@ -139,7 +137,7 @@ def test_every_state_of_a_known_queue_has_a_series(worker):
 
 def test_a_queue_that_is_gone_is_forgotten(worker):
     index = PartitionIndex()
-    heard: dict[Any, Any] = {}
+    heard: dict[tuple[str, str], dict[str, int]] = {}
     meters = Meters(worker.metrics, 1, heard)
     meters.assigned(0, index)
     index.put(b"1", running().live)
