@@ -127,7 +127,7 @@ def test_a_row_that_an_entry_has_reached_meanwhile_is_asked_about_no_more():
 def test_questions_are_bounded(monkeypatch):
     line = Line(20)
     line.compare()
-    monkeypatch.setattr(line.worker.handler, "_share_of_verifications", lambda: 7)
+    monkeypatch.setattr(line.worker.handler._pace, "left", lambda *_: 7)
     assert [len(line.tick()[0]) for _ in range(4)] == [7, 7, 6, 0]
 
 
@@ -163,11 +163,11 @@ def test_a_new_owner_begins_again_what_is_not_told_to_be_done():
     line.compare()
     assert line.tick()[0] == ["1"]
     line.worker.handler.on_revoked({PARTITION})
-    line.worker.handler.on_recovered(PARTITION, line.worker.rows)
+    line.worker.recover()
     assert line.tick()[0] == ["1"]
     line.worker.handler.on_revoked({PARTITION})
     line.say("compared", partition=PARTITION)
-    line.worker.handler.on_recovered(PARTITION, line.worker.rows)
+    line.worker.recover()
     assert line.tick() == ([], [])
 
 
@@ -200,7 +200,8 @@ def test_the_owner_of_the_first_partition_asks_where_the_counts_stay_apart(parti
     line.balance.take(beat)
     line.balance.take(beat)
     worker = line.worker
-    worker.handler.on_recovered(partition, {})
+    for _ in worker.handler.on_recovered(partition, {}):
+        pass
     tx = worker.tx()
     tx.partition = partition
     worker.handler.on_tick(tx, TICK_MS)
