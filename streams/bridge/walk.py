@@ -25,7 +25,7 @@ SNAPSHOT_PAGE: Final = 1000
 _PAUSE_PLACES: Final = ("wait", "paused", "prioritized")
 _OVERLAP: Final = 20
 WAITING_IN: Final = ("wait", "paused")
-_MARGIN: Final = 500
+_MARGIN: Final = 200
 """So far may a list have shifted since its page was read."""
 SNAPSHOT: Final = "snapshot"
 
