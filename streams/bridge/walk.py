@@ -25,7 +25,7 @@ SNAPSHOT_PAGE: Final = 1000
 _PAUSE_PLACES: Final = ("wait", "paused", "prioritized")
 _OVERLAP: Final = 20
 WAITING_IN: Final = ("wait", "paused")
-_MARGIN: Final = 500
+_MARGIN: Final = 200
 """So far may a list have shifted since its page was read."""
 SNAPSHOT: Final = "snapshot"
 
@@ -93,12 +93,15 @@ class Walk:
         return int((time.monotonic() - self.begun_s) * 1000)
 
     def is_settled(self, position: Id, last_look: Id | None) -> bool:
-        """Whether all its looks have been handed on. `last_look` = the entry that the newest look made waits for."""
+        """Whether all its looks have been handed on. `last_look` = the entry that the newest look made waits for.
+
+        None where none waits: those that waited for an entry that was trimmed are given up, and made again.
+        """
         if not self.over:
             return False
         if self.settled_at is None:
             self.settled_at = position if last_look is None else last_look
-        return position >= self.settled_at
+        return last_look is None or position >= self.settled_at
 
     def command(self, keys: Keys) -> bytes:
         """The read of the next page."""

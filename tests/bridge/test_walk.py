@@ -40,6 +40,7 @@ def test_a_comparison_is_over_once_its_last_look_has_been_handed_on():
     finished(walk)
     assert not walk.is_settled((9, 0), (10, 0))
     assert not walk.is_settled((9, 1), (30, 0))
+    assert walk.is_settled((9, 1), None)
     assert walk.is_settled((10, 0), (30, 0))
     assert finished(comparing_walk({})).is_settled((9, 0), None)
 
