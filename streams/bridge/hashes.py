@@ -42,12 +42,12 @@ def decode_job(hash_: dict[str, str], *, embed: bool = False, texts: Texts | Non
     if "attemptsMade" in hash_:
         job["counts_starts"] = True
     job["stalled_count"] = _count(hash_, "stc", "stalledCounter")
-    if "opts" in job and not hash_["opts"].lstrip().startswith("{"):
+    if hash_.get("opts", "{")[:1] != "{" and not hash_["opts"].lstrip().startswith("{"):
         del job["opts"]
     parent = parent_of(hash_)
     if parent is not None:
         job["parent"] = parent
-    if texts is not None:
+    if texts is not None and not hash_.keys().isdisjoint(_CUT):
         _cut(hash_, job, texts)
     return job
 
@@ -207,6 +207,7 @@ def _with_more(told: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**more, **told}
 
 
+_CUT: Final = ("failedReason", "defa", "stacktrace")
 LARGEST: Final = 2**63 - 1
 _SURELY_FITS: Final = 18
 """Digits: the largest number of 64 bits has 19."""

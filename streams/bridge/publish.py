@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BATCH_BYTES: Final = 950_000
-BATCH_MARGIN_BYTES: Final = 2_000
-"""For the headers of the last record of a batch, which are not counted before it is appended."""
+_AROUND_BYTES: Final = 320
+"""Headers of most records, and the record's own fields."""
 MOST_BYTES: Final = 8_000_000
 """Of a transaction: what takes seconds to write holds up every reader of committed records for as long."""
 _RECORD_BYTES: Final = 400
@@ -193,13 +193,16 @@ class Publisher:
         batch = self._producer.create_batch()
         batches = [batch]
         # What the broker bounds is a batch: no topic gets a larger one than it takes, however it is compressed.
-        most_bytes = min(MAX_BATCH_BYTES, self.limits.of(records[0].topic) - BATCH_MARGIN_BYTES)
+        most_bytes = min(MAX_BATCH_BYTES, self.limits.of(records[0].topic) * 9 // 10)
+        room = most_bytes
         for _topic, _partition, key, value, timestamp_ms, headers in records:
-            full = batch.record_count() and batch.size() + len(value) + len(key) > most_bytes
+            room -= len(value) + len(key) + _AROUND_BYTES
+            full = room < 0 and batch.record_count()
             if full or batch.append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
                 batch = self._producer.create_batch()
                 batches.append(batch)
                 batch.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
+                room = most_bytes - len(value) - len(key) - _AROUND_BYTES
         return batches
 
     async def _recovered(self, chunk: Chunk, error: Exception) -> bool:

@@ -28,7 +28,7 @@ KINDS: Final = {"large": (1, 5_000, 100_000), "huge": (1, 300, 5_000_000), "many
 
 
 def fill(url: str, prefix: str, queues: int, jobs: int, size_bytes: int) -> int:
-    """Waiting jobs; how many entries there are."""
+    """Waiting jobs; how many records they lead to: two entries and a look of the snapshot."""
     client = redis.from_url(url)
     data = f'"{"x" * size_bytes}"'
     for q in range(queues):
@@ -45,7 +45,7 @@ def fill(url: str, prefix: str, queues: int, jobs: int, size_bytes: int) -> int:
                 pipe.execute()
         pipe.execute()
     client.close()
-    return queues * jobs * 2
+    return queues * jobs * 3
 
 
 def rss(pid: int, what: str = "VmHWM") -> int:
@@ -83,7 +83,7 @@ async def measure(kafka: str, url: str, kind: str) -> None:
     took = time.perf_counter() - begun
     rise_mb = (max(peak) - before) / 1e6
     said = (
-        f"{kind}: {entries:,} entries in {took:.0f} s; bridge {rss(process.pid)} MB at most, Redis + {rise_mb:.1f} MB"
+        f"{kind}: {entries:,} records in {took:.0f} s; bridge {rss(process.pid)} MB at most, Redis + {rise_mb:.1f} MB"
     )
     if kind == "many":
         await asyncio.sleep(15)
@@ -108,7 +108,7 @@ async def count_events(setup: Setup, wanted: int) -> None:
         seen = 0
         while seen < wanted:
             for records in (await consumer.getmany(timeout_ms=200)).values():
-                seen += sum(1 for record in records if b'"kind":"entry"' in record.value[:30])
+                seen += len(records)
     finally:
         await consumer.stop()
 
