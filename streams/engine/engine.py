@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from faust.types.tuples import TP
 
 from streams.clock import wall_ms
-from streams.engine import reopen, transaction
+from streams.engine import transaction
 from streams.engine.api import BatchInfo, EngineOptions, Handler, Stats
 from streams.engine.limits import Limits
 from streams.engine.partition import Batch, Part, Work
@@ -154,8 +154,7 @@ class Engine:
         """The event partitions of this generation, seeked to `committed`: they may be fetched now."""
         parts = [part for part in self.parts.values() if part.generation == generation]
         for part in parts:
-            part.committed = committed.get(part.tp) or 0
-            part.next_offset = max(part.next_offset, part.committed)
+            part.next_offset = max(part.next_offset, committed.get(part.tp) or 0)
         return {part.tp for part in parts}
 
     async def recovered(self, partitions: set[int]) -> None:
@@ -281,24 +280,11 @@ class Engine:
         """After an attempt that was not committed: abort and wait, or raise `error` when there is no use."""
         log.warning("partition %s, attempt %d of %d: %r", part.number, attempt, ATTEMPTS, error)
         self.stats.aborted += 1
-        lost = self.exactly_once and transaction.lost(part.producer)
-        if attempt >= ATTEMPTS or (lost and not reopen.forgotten(error)):
+        if attempt >= ATTEMPTS or (self.exactly_once and transaction.lost(part.producer)):
             raise error
-        if lost:
-            await self._reopen(part)
-            return
         if self.exactly_once:
             await part.producer.abort_transaction()
         await asyncio.sleep(FIRST_RETRY_S * 2 ** (attempt - 1))
-
-    async def _reopen(self, part: Part) -> None:
-        """Another producer for one that the broker has forgotten. Raises Overtaken where that is too late."""
-        producer = await start_producer(self.options, part.number, self.limits.batch_bytes)
-        forgotten, part.producer = part.producer, producer
-        await self._stop_producer(forgotten)
-        row_offset = self.store.offsets.get(part.number, -1)
-        await reopen.check_untouched(self.options, part.number, part.committed, row_offset)
-        log.warning("partition %s: the broker had forgotten its transactional id; it has a new producer", part.number)
 
     async def _shrink(self, part: Part, error: BatchRefusedError) -> bool:
         """The broker takes less than was believed: abort, and write less. False where that is no use."""
@@ -341,7 +327,6 @@ class Engine:
         if self.exactly_once and work.last_offset is not None:
             # Faust did not commit this itself; its livelock check has to hear of it.
             offset, consumer = work.last_offset + 1, self.app.consumer
-            part.committed = offset
             consumer._committed_offset[part.tp] = offset
             consumer._thread.tp_last_committed_at[part.tp] = time.monotonic()
             self.app.monitor.on_tp_commit({part.tp: offset})

@@ -111,7 +111,6 @@ class Part:
 
     __slots__ = (
         "closing",
-        "committed",
         "generation",
         "next_offset",
         "producer",
@@ -143,8 +142,6 @@ class Part:
         self.ready = False
         self.next_offset = 0
         self.read_to: int | None = None
-        self.committed = 0
-        """The group's offset, as this assignment found or left it."""
         self.started_at = 0.0
 
     @property

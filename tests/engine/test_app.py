@@ -291,6 +291,7 @@ class FakeApp:
         self.watched: asyncio.Future[None] = self.loop.create_future()
         self.closed = 0
         self.beat: Any = lambda _name: None
+        self.limits = self
 
     @property
     def crashed(self) -> bool:
@@ -302,6 +303,9 @@ class FakeApp:
     async def wait(self) -> None:
         if self.wait_error:
             raise self.wait_error
+
+    async def read(self) -> None:
+        """What the topics take, as `limits`."""
 
     async def watch(self) -> None:
         await self.watched
