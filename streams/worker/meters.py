@@ -107,8 +107,8 @@ class Meters:
         redis: Mapping[Queue, Mapping[str, int]] | None = None,
         balance: Callable[[], Mapping[tuple[str, ...], float]] = dict,
     ) -> None:
-        """`redis` = jobs by state as the bridge counts them; compared while all `partitions` are ours. `balance` = how far
-        all workers' counts are from these: told by the one that has the first partition, where there are several.
+        """`redis` = jobs by state as the bridge counts them; compared while all `partitions` are ours. `balance` = how
+        far all workers' counts are from these: told by the one that has the first partition, where there are several.
         """
         self._balance = balance
         self._metrics = metrics
