@@ -160,9 +160,9 @@ async def move_leaders(direct: str, prefix: str, dice: random.Random) -> int:
     await admin.start()
     try:
         names = [name for name in await admin.list_topics() if name.startswith((f"{prefix}.", "__"))]
-        wanted = []
+        wanted: list[Any] = []
         for topic in await admin.describe_topics(names):
-            moved = []
+            moved: list[Any] = []
             for part in topic["partitions"]:
                 replicas = list(part["replicas"])
                 dice.shuffle(replicas)

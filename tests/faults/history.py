@@ -20,6 +20,9 @@ PRESENT: Final = "present"
 TRIMMED: Final = "trimmed"
 DELETED: Final = "deleted"
 UNDONE: Final = "undone"
+"""The server went back to before it, and has what stood before."""
+LOST: Final = "lost"
+"""The server came back without anything of its stream."""
 
 
 def parse_id(text: str) -> Id:
@@ -44,10 +47,7 @@ def digest(event: str | None, job_id: str, fields: Mapping[str, str]) -> bytes:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One entry of one history. `era` counts the histories of its stream, as they really were.
-
-    `until_era` = the last era in which it could be read.
-    """
+    """One entry. `era` = the history of its stream in which it was written, counted as they really were."""
 
     queue: str
     id: Id
@@ -56,6 +56,8 @@ class Entry:
     digest: bytes
     era: int
     fate: str = PRESENT
+    last_era: int = -1
+    """The last history in which it stood, where that has ended with it in the stream."""
 
     @property
     def stream_id(self) -> str:
@@ -75,15 +77,17 @@ class Stream:
 
     queue: str
     era: int = 0
+    exists: bool = False
     entries: list[Entry] = field(default_factory=list)
     present: dict[Id, Entry] = field(default_factory=dict)
     began: list[str] = field(default_factory=list)
-    """Why each era but the first began: `deleted`, `undone`."""
+    """The fate that each era but the first began with."""
 
     def add(self, stream_id: bytes, pairs: Sequence[bytes]) -> None:
         entry = Entry.of(self.queue, stream_id, pairs, self.era)
         self.entries.append(entry)
         self.present[entry.id] = entry
+        self.exists = True
 
     def keep(self, count: int) -> None:
         for at in list(self.present)[: max(0, len(self.present) - count)]:
@@ -97,11 +101,14 @@ class Stream:
         if at in self.present:
             self.present.pop(at).fate = TRIMMED
 
-    def delete(self) -> None:
-        for entry in self.present.values():
-            entry.fate = DELETED
+    def delete(self, fate: str = DELETED) -> None:
+        """The key is gone; what comes next begins anew."""
+        if not self.exists:
+            return
+        _leave(self.present.values(), fate, self.era)
         self.present.clear()
-        self._next("deleted")
+        self.exists = False
+        self._next(fate)
 
     def become(self, contents: Sequence[tuple[bytes, Sequence[bytes]]]) -> None:
         """Another copy of the server, or the same one after a restart: these are the stream's entries now."""
@@ -110,10 +117,10 @@ class Stream:
         same = {entry.id: known.get((entry.id, entry.digest)) for entry in now}
         gone = [entry for entry in self.present.values() if same.get(entry.id) is not entry]
         foreign = [entry for entry in now if same[entry.id] is None]
-        for entry in gone:
-            entry.fate = UNDONE
+        self.exists = True
+        _leave(gone, UNDONE, self.era)
         if gone or foreign:
-            self._next("undone")
+            self._next(UNDONE)
         self.present.clear()
         for entry in now:
             there = same[entry.id]
@@ -121,12 +128,17 @@ class Stream:
                 there = entry
                 there.era = self.era
                 self.entries.append(there)
-            there.fate = PRESENT
+            there.fate, there.last_era = PRESENT, -1
             self.present[there.id] = there
 
     def _next(self, why: str) -> None:
         self.era += 1
         self.began.append(why)
+
+
+def _leave(entries: Iterable[Entry], fate: str, era: int) -> None:
+    for entry in entries:
+        entry.fate, entry.last_era = fate, era
 
 
 class History:
@@ -144,8 +156,8 @@ class History:
         """All streams of a server that has just begun, before anybody could write to it."""
         found = {queue: entries for key, entries in contents.items() if (queue := queue_of(key)) is not None}
         for queue, stream in self.streams.items():
-            if queue not in found and stream.present:
-                stream.become([])
+            if queue not in found:
+                stream.delete(LOST)
         for queue, entries in found.items():
             self.stream(queue).become(entries)
 
@@ -158,15 +170,14 @@ class History:
                 self._gone(key)
         elif name in (b"FLUSHALL", b"FLUSHDB"):
             for stream in self.streams.values():
-                if stream.present:
-                    stream.delete()
+                stream.delete()
         elif len(command) > 1 and (queue := queue_of(command[1])) is not None:
             self._on_stream(name, queue, command)
 
     def _gone(self, key: bytes) -> None:
         queue = queue_of(key)
-        if queue in self.streams and (stream := self.streams[queue]).entries:
-            stream.delete()
+        if queue in self.streams:
+            self.streams[queue].delete()
 
     def _on_stream(self, name: bytes, queue: str, command: Sequence[bytes]) -> None:
         if name == b"XADD":
@@ -208,14 +219,3 @@ def _trim(stream: Stream, trim: tuple[bytes, bytes] | None) -> None:
         stream.keep(int(number))
     else:
         stream.keep_from(parse_id(number.decode()))
-
-
-def boundaries(sizes: Iterable[tuple[int, Sequence[bytes]]]) -> list[int]:
-    """Offsets in the file at which no transaction is open, out of (offset behind the command, command)."""
-    found, inside = [], False
-    for offset, command in sizes:
-        name = command[0].upper()
-        inside = name == b"MULTI" or (inside and name != b"EXEC")
-        if not inside:
-            found.append(offset)
-    return found

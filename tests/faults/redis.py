@@ -249,7 +249,9 @@ def _wait_for_file(server: Redis) -> Path:
 
         def settled() -> bool:
             info = client.info("persistence")
-            return bool(info["aof_enabled"]) and not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
+            return (
+                bool(info["aof_enabled"]) and not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
+            )
 
         _until(settled, "an append-only file")
     folder = server.process.directory / "appendonlydir"

@@ -19,6 +19,7 @@ class Echo:
         self.got = b""
         self.ended = asyncio.Event()
         self.seen = asyncio.Event()
+        self.port = 0
 
     async def start(self) -> int:
         self.server = await asyncio.start_server(self.serve, HOST, 0)

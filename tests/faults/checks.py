@@ -1,0 +1,310 @@
+"""What must be true at rest. Each check gives a line for each thing that is wrong: queue, job, field, expected, found.
+
+Pure: readings in, words out. `test_checks.py` holds each against hand-made readings that are wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+from streams.core.alerts import fingerprint
+from streams.core.job import job_key, parse_key
+from tests.faults.history import DELETED, LOST, PRESENT, TRIMMED, UNDONE, Entry, History, Stream, parse_id
+from tests.faults.topics import Json, Published
+
+SOURCE: Final = "default"
+FINISHED: Final = ("completed", "failed")
+PAUSABLE: Final = ("waiting", "prioritized")
+COMPARED: Final = (
+    "id", "name", "data", "progress", "delay", "timestamp", "attempts_made", "finished_on", "processed_on",
+    "failed_reason", "return_value", "priority",
+)  # fmt: skip
+KNOWN_BY_THE_APPLICATION: Final = ("state", "timestamp", "name", "attempts_made")
+CUT: Final = re.compile(r"… \((\d+) bytes\)$")
+LINES: Final = 25
+
+Dump = Mapping[str, Mapping[str, Any]]
+"""{queue: {"paused": bool, "jobs": {id: job as BullMQ's own Job says}}}."""
+
+
+def states(job: Mapping[str, Any], *, paused: bool) -> tuple[str, str]:
+    """(state, source_state) of a job, by BullMQ's own word and its lock."""
+    source_state = job["state"]
+    if source_state == "unknown":
+        return "stuck", "unknown"
+    if source_state == "active":
+        return ("active" if job["locked"] else "stuck"), "active"
+    if paused and source_state in PAUSABLE:
+        return "paused", source_state
+    if source_state in (*PAUSABLE, "waiting-children"):
+        return "waiting", source_state
+    return source_state, source_state
+
+
+def rows(found: Mapping[str, Json | None], dump: Dump, max_text_bytes: int) -> list[str]:
+    """Every job that BullMQ has: its row, field by field."""
+    wrong = []
+    for queue, told in dump.items():
+        for job_id, job in told["jobs"].items():
+            if "error" in job:
+                continue  # BullMQ's own library cannot read it
+            key = job_key(SOURCE, queue, job_id)
+            row = found.get(key)
+            if row is None:
+                wrong.append(f"{key}: no row, BullMQ says {job['state']}")
+                continue
+            state, source_state = states(job, paused=told["paused"])
+            want = {"state": state, "source_state": source_state}
+            if not queue.startswith("hostile"):
+                want |= {name: job[name] for name in COMPARED}
+            wrong += [
+                f"{key}: {name} is {row[name]!r:.90}, BullMQ says {value!r:.90}"
+                for name, value in want.items()
+                if not same(name, row[name], value, max_text_bytes)
+            ]
+    return wrong
+
+
+def same(name: str, found: Any, want: Any, max_text_bytes: int) -> bool:
+    """Equal, or an error text that was cut as it should be."""
+    if found == want:
+        return True
+    if name != "failed_reason" or not isinstance(found, str) or not isinstance(want, str):
+        return False
+    size = len(want.encode(errors="replace"))
+    said = CUT.search(found)
+    return (
+        size > max_text_bytes >= len(found.encode())
+        and said is not None
+        and int(said.group(1)) == size
+        and want.startswith(found[: said.start()])
+    )
+
+
+def forgotten(found: Mapping[str, Json | None], dump: Dump, logs: Iterable[Json], history: History) -> list[str]:
+    """Rows of jobs that BullMQ has not: only finished ones, as the application saw them end, and nothing undone."""
+    last = {(log_["queue"], str(log_["id"])): log_ for log_ in sorted(logs, key=lambda each: each["finished_on"] or 0)}
+    fates = {(e.queue, e.id): e.fate for s in history.streams.values() for e in s.entries if e.fate == UNDONE}
+    for stream in history.streams.values():  # the same id may stand in two histories: then the row may mean either
+        for entry in stream.entries:
+            if entry.fate != UNDONE:
+                fates.pop((entry.queue, entry.id), None)
+    wrong = []
+    for key, row in found.items():
+        _, queue, job_id = parse_key(key)
+        if row is None or job_id in dump.get(queue, {"jobs": {}})["jobs"] or queue.startswith("hostile"):
+            continue
+        if row["state"] not in FINISHED:
+            wrong.append(f"{key}: {row['state']} ({row['source_state']}), but BullMQ has no such job")
+            continue
+        if row["observed_at"] is None and fates.get((queue, parse_id(row["position"]))) == UNDONE:
+            wrong.append(
+                f"{key}: {row['state']} by entry {row['position']}, which was undone, and BullMQ has no such job"
+            )
+        log_ = last.get((queue, job_id))
+        if log_ is not None and log_["timestamp"] == row["timestamp"]:
+            wrong += [
+                f"{key}: {name} is {row[name]!r:.90}, the application saw {log_[name]!r:.90}"
+                for name in KNOWN_BY_THE_APPLICATION
+                if name not in row["estimated"] and row[name] != log_[name]
+            ]
+    return wrong
+
+
+def chains(transitions: Iterable[Json], found: Mapping[str, Json | None]) -> list[str]:
+    """Every life's transitions: no hole, none twice, each from where the last led, and the row is where they end."""
+    lives: dict[tuple[str, str, int], list[Json]] = defaultdict(list)
+    newest: dict[str, Json] = {}
+    for each in transitions:
+        lives[each["queue"], each["job_id"], each["life"]].append(each)
+        newest[job_key(SOURCE, each["queue"], each["job_id"])] = each
+    wrong = []
+    for (queue, job_id, life), chain in lives.items():
+        name = f"{queue}/{job_id} life {life}"
+        numbers = [each["seq"] for each in chain]
+        if numbers != list(range(1, len(chain) + 1)):
+            wrong.append(f"{name}: seq is {numbers}, expected 1 to {len(chain)}")
+        if chain[0]["from"] is not None:
+            wrong.append(f"{name}: begins from {chain[0]['from']}, expected null")
+        wrong += [
+            f"{name}: {a['to']} (seq {a['seq']}), then from {b['from']}"
+            for a, b in pairwise(chain)
+            if a["to"] != b["from"]
+        ]
+    for key, row in found.items():
+        last = newest.get(key)
+        if row is None:
+            if last is not None and last["to"] not in ("removed", *FINISHED):
+                wrong.append(f"{key}: its row is gone, its chain ends in {last['to']}, expected removed")
+        elif row["seq"] and (
+            last is None or (last["life"], last["seq"], last["to"]) != (row["life"], row["seq"], row["state"])
+        ):
+            end = last and (last["life"], last["seq"], last["to"])
+            wrong.append(f"{key}: the row is at {(row['life'], row['seq'], row['state'])}, its chain ends at {end}")
+    return wrong
+
+
+def alerts(
+    told: Sequence[Json],
+    found: Mapping[str, Json | None],
+    dump: Dump,
+    transitions: Iterable[Json],
+    logs: Iterable[Json],
+) -> list[str]:
+    """Open exactly for what BullMQ calls failed, or is active without a lock, or in no list; one of each incident."""
+    wrong, firing = _incidents(told)
+    first = {(each["queue"], each["job_id"], each["life"]): each for each in transitions if each["seq"] == 1}
+    removable = {(log_["queue"], str(log_["id"])) for log_ in logs if not log_["stays"]}
+    expired = {each["fingerprint"] for each in told if each["resolved_by"] == "expired"}
+    expected = {}
+    for queue, in_bullmq in dump.items():
+        for job_id, job in in_bullmq["jobs"].items():
+            row = found.get(job_key(SOURCE, queue, job_id))
+            if row is None or "error" in job:
+                continue  # told by `rows`
+            state, _ = states(job, paused=in_bullmq["paused"])
+            if state in ("failed", "stuck"):
+                key = job_key(SOURCE, queue, job_id)
+                expected[fingerprint(state, key, row["life"])] = (state, key, row["life"])
+    for print_, (rule, key, life) in expected.items():
+        _, queue, job_id = parse_key(key)
+        begin = first.get((queue, job_id, life))
+        found_failed = rule == "failed" and begin is not None and begin["to"] == "failed" and begin["observed"]
+        if print_ not in firing and not found_failed and print_ not in expired:
+            wrong.append(f"{key} life {life}: {rule} by BullMQ's word, and no alert is open")
+    for print_, alert in firing.items():
+        if print_ in expected:
+            continue
+        key = job_key(SOURCE, alert["queue"], alert["job_id"])
+        row = found.get(key)
+        forgotten_ = alert["job_id"] not in dump.get(alert["queue"], {"jobs": {}})["jobs"]
+        still_failed = alert["rule"] == "failed" and row is not None and row["state"] == "failed"
+        if still_failed and forgotten_ and (alert["queue"], alert["job_id"]) in removable:
+            continue  # BullMQ forgot it by itself: it failed all the same
+        said = "no row" if row is None else f"the row says {row['state']}, life {row['life']}"
+        wrong.append(f"{key} life {alert['life']}: alert {alert['rule']} is open, BullMQ does not say so; {said}")
+    return wrong
+
+
+def _incidents(told: Sequence[Json]) -> tuple[list[str], dict[str, Json]]:
+    """What is wrong in the order of records, and which are open. Records of one fingerprint are in order."""
+    wrong: list[str] = []
+    firing: dict[str, Json] = {}
+    for alert in told:
+        name = f"alert {alert['fingerprint']} ({alert['rule']}, {alert['queue']}/{alert['job_id']})"
+        before = firing.pop(alert["fingerprint"], None)
+        if alert["status"] == "firing":
+            if before is not None:
+                wrong.append(f"{name}: fires at {alert['starts_at']} while it is open since {before['starts_at']}")
+            firing[alert["fingerprint"]] = alert
+        elif before is None or before["starts_at"] != alert["starts_at"]:
+            wrong.append(f"{name}: resolved for {alert['starts_at']}, open was {before and before['starts_at']}")
+    return wrong, firing
+
+
+def entries(history: History, published: Iterable[Published], gaps: Iterable[Json]) -> list[str]:
+    """Each entry that was ever readable stands once on `events`, or was lost as a gap says; nothing else is there."""
+    wrong: list[str] = []
+    by_queue: dict[str, list[Published]] = defaultdict(list)
+    gaps_by_queue: dict[str, list[Json]] = defaultdict(list)
+    for each in published:
+        by_queue[each.queue].append(each)
+    for gap in gaps:
+        gaps_by_queue[gap["queue"]].append(gap)
+    for queue in sorted({*by_queue, *history.streams}):
+        stream = history.streams.get(queue) or Stream(queue)
+        told: dict[Entry, Published] = {}
+        wrong += _match(stream, by_queue[queue], told)
+        wrong += _lost(stream, told, gaps_by_queue[queue])
+        wrong += _epochs(stream, told)
+    return wrong
+
+
+def _match(stream: Stream, published: Sequence[Published], told: dict[Entry, Published]) -> list[str]:
+    wrong = []
+    by_id: dict[Any, list[Entry]] = defaultdict(list)
+    for entry in stream.entries:
+        by_id[entry.id].append(entry)
+    for each in published:
+        name = f"{stream.queue} {each.id[0]}-{each.id[1]} epoch {each.epoch} ({each.place})"
+        able = [entry for entry in by_id.get(each.id, []) if entry.digest == each.digest or not each.exact]
+        free = [entry for entry in able if entry not in told]
+        if free:
+            told[free[0]] = each
+        elif able:
+            wrong.append(f"{name}: published again, first at {told[able[0]].place}")
+        elif each.id in by_id:
+            wrong.append(f"{name}: another content than the entry in Redis")
+        else:
+            wrong.append(f"{name}: published, and never stood in the stream")
+    return wrong
+
+
+def _lost(stream: Stream, told: Mapping[Entry, Published], gaps: Sequence[Json]) -> list[str]:
+    """Missing entries against gaps: each covered by one, and the counts equal."""
+    wrong = []
+    only_trimmed = maybe_trimmed = 0
+    for entry in stream.entries:
+        if entry in told:
+            continue
+        over = [gap for gap in gaps if _covers(gap, entry)]
+        name = f"{stream.queue} {entry.stream_id} ({entry.event} {entry.job_id}, era {entry.era}, {entry.fate})"
+        if not over:
+            wrong.append(f"{name}: not on events, and no gap says so")
+        elif entry.fate == PRESENT and not any(gap["cause"] in ("failover", "rewound") for gap in over):
+            wrong.append(f"{name}: stands in the stream, and is not on events")
+        if any(gap["cause"] == "trimmed" for gap in over):
+            maybe_trimmed += 1
+            only_trimmed += all(gap["cause"] == "trimmed" for gap in over)
+    counted = sum(gap["lost"] or 0 for gap in gaps if gap["cause"] == "trimmed")
+    if not only_trimmed <= counted <= maybe_trimmed:
+        most = "" if maybe_trimmed == only_trimmed else f" to {maybe_trimmed}"
+        wrong.append(f"{stream.queue}: gaps say {counted} entries were lost, expected {only_trimmed}{most}")
+    begun = [gap for gap in gaps if gap["cause"] != "trimmed"]
+    if len(begun) > len(stream.began):
+        wrong.append(
+            f"{stream.queue}: {len(begun)} new histories told ({[gap['cause'] for gap in begun]}), "
+            f"expected at most {len(stream.began)} ({stream.began})"
+        )
+    undone = sum(entry.fate == UNDONE for entry in told)
+    said: list[Any] = [gap.get("undone") for gap in begun if gap["cause"] in ("failover", "rewound")]
+    if said and None not in said and sum(said) != undone and LOST not in {entry.fate for entry in stream.entries}:
+        wrong.append(f"{stream.queue}: gaps say {said} entries were undone, expected {undone} in all")
+    return wrong
+
+
+def _covers(gap: Json, entry: Entry) -> bool:
+    """Whether a gap speaks of an entry: it lies in its range, or in a history that the gap ended."""
+    begin, end = parse_id(gap["from_id"]), parse_id(gap["to_id"])
+    if gap["cause"] == "trimmed":
+        return begin < entry.id <= end and entry.fate != PRESENT
+    if entry.fate in (TRIMMED, DELETED, UNDONE, LOST):
+        return entry.id > begin or gap.get("cause") == "reset"
+    return entry.id <= max(begin, end)
+
+
+def _epochs(stream: Stream, told: Mapping[Entry, Published]) -> list[str]:
+    """What a new history did not take over has a smaller epoch than all that was written in it or later."""
+    least: dict[int, int] = {}
+    for entry, each in told.items():
+        if each.digest:  # dead letters have no epoch
+            least[entry.era] = min(least.get(entry.era, each.epoch), each.epoch)
+    worst: dict[tuple[int, int], tuple[Entry, Published]] = {}
+    for entry, each in told.items():
+        for era in (era for era in least if entry.last_era >= 0 and era > entry.last_era and least[era] <= each.epoch):
+            worst.setdefault((entry.last_era, era), (entry, each))
+    return [
+        f"{stream.queue} {entry.stream_id} epoch {each.epoch} ({entry.fate} at the end of history {ended}): "
+        f"entries of history {era} ({stream.began[era - 1]}) have epoch {least[era]}, expected a greater one"
+        for (ended, era), (entry, each) in worst.items()
+    ]
+
+
+def some(lines: Sequence[str], most: int = LINES) -> str:
+    """For a failure's message."""
+    more = f"\n… and {len(lines) - most} more" if len(lines) > most else ""
+    return "\n".join(lines[:most]) + more
