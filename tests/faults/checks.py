@@ -70,15 +70,15 @@ def rows(found: Mapping[str, Json | None], dump: Dump, max_text_bytes: int) -> l
 
 
 def same(name: str, found: Any, want: Any, max_text_bytes: int) -> bool:
-    """Equal, or an error text that was cut as it should be."""
-    if found == want:
-        return True
+    """Equal; an error text that is too long is cut as it should be."""
     if name != "failed_reason" or not isinstance(found, str) or not isinstance(want, str):
-        return False
+        return bool(found == want)
     size = len(want.encode(errors="replace"))
+    if size <= max_text_bytes:
+        return found == want
     said = CUT.search(found)
     return (
-        size > max_text_bytes >= len(found.encode())
+        len(found.encode()) <= max_text_bytes
         and said is not None
         and int(said.group(1)) == size
         and want.startswith(found[: said.start()])

@@ -147,7 +147,7 @@ async def job_stranded(hand: Hand) -> None:
 
 @fault("application")
 async def job_rescued(hand: Hand) -> None:
-    await hand.application().do("rescue")
+    await hand.stage.everywhere("rescue")
 
 
 # --- clocks
