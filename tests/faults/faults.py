@@ -185,6 +185,17 @@ async def broker_killed(hand: Hand) -> None:
 
 
 @fault("kafka")
+async def brokers_killed(hand: Hand) -> None:
+    """Two of three, or all: nothing can be written until they are back."""
+    brokers = hand.dice.sample(hand.stage.cluster.brokers, hand.dice.choice([2, 3]))
+    for broker in brokers:
+        broker.process.kill()
+    await hand.pause(0.5, 15)
+    for broker in brokers:
+        await asyncio.to_thread(broker.start)
+
+
+@fault("kafka")
 async def broker_restarted(hand: Hand) -> None:
     broker = hand.dice.choice(hand.stage.cluster.brokers)
     await asyncio.to_thread(broker.process.stop)
@@ -467,6 +478,16 @@ async def stream_of_another_type(hand: Hand) -> None:
     await asyncio.to_thread(hostile.turn, hand.stage)
     await hand.pause(2, 6)
     await asyncio.to_thread(hostile.mend, hand.stage)
+
+
+@fault("hostile")
+async def queue_forbidden(hand: Hand) -> None:
+    """The bridge may not read one queue for a while: the others go on, and it comes back by itself."""
+    redis, forbidden = hand.stage.redis, hand.dice.choice(hand.stage.queues)
+    with_suffixes = [f"bull:{queue}:*" for queue in hand.stage.queues if queue != forbidden]
+    await asyncio.to_thread(redis.allow, "bull:hostile*", *with_suffixes)
+    await hand.pause(2, 10)
+    await asyncio.to_thread(redis.allow, "bull:*")
 
 
 def chosen(kinds: str) -> list[Fault]:

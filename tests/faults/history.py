@@ -82,6 +82,8 @@ class Stream:
     present: dict[Id, Entry] = field(default_factory=dict)
     began: list[str] = field(default_factory=list)
     """The fate that each era but the first began with."""
+    undecided: int = 0
+    """Restarts after something had been trimmed: a reader may be unable to tell that nothing was undone."""
 
     def add(self, stream_id: bytes, pairs: Sequence[bytes]) -> None:
         entry = Entry.of(self.queue, stream_id, pairs, self.era)
@@ -118,6 +120,7 @@ class Stream:
         gone = [entry for entry in self.present.values() if same.get(entry.id) is not entry]
         foreign = [entry for entry in now if same[entry.id] is None]
         self.exists = True
+        self.undecided += any(entry.fate == TRIMMED for entry in self.entries)
         _leave(gone, UNDONE, self.era)
         if gone or foreign:
             self._next(UNDONE)

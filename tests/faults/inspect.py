@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
+from streams.docs.schemas import VALUES
 from streams.docs.topics import definitions
-from streams.topology import ALERTS, EVENTS, HEALTH, STATUS, TRANSITIONS
+from streams.topology import EVENTS, HEALTH
 from tests.faults import checks
 from tests.faults.application import dump
 from tests.faults.processes import WORKERS
@@ -20,7 +21,6 @@ from tests.faults.topics import gaps_of, is_look
 MIB: Final = 1 << 20
 MOST_BYTES: Final = {"bridge": BUFFER_BYTES + 150 * MIB, "worker": 400 * MIB}
 _DRIFT: Final = re.compile(r"^bullmq_streams_jobs_drift\{([^}]*)\} (\S+)$", re.MULTILINE)
-_SCHEMAS: Final = {STATUS: "JobStatus", TRANSITIONS: "Transition", ALERTS: "Alert"}
 
 
 async def problems(stage: Stage) -> dict[str, list[str]]:
@@ -62,11 +62,10 @@ def schemas(stage: Stage) -> list[str]:
     """Samples of all records against the published schemas."""
     wrong = []
     for topic, value in stage.topics.samples:
-        name = _SCHEMAS.get(topic) or _name(topic, value)
-        error = next(iter(_validator(name).iter_errors(value)), None) if name else None
-        if name is None:
+        found = [next(iter(_validator(name).iter_errors(value)), None) for name in names(topic, value)]
+        if not found:
             wrong.append(f"{topic}: type {value.get('type')!r} is not published ({value!r:.200})")
-        elif error is not None:
+        elif (error := found[0]) is not None and None not in found:
             where = "/".join(map(str, error.absolute_path))
             wrong.append(
                 f"{topic} {value.get('queue')}/{value.get('job_id') or value.get('id')}: {where}: {error.message:.200}"
@@ -74,16 +73,24 @@ def schemas(stage: Stage) -> list[str]:
     return wrong
 
 
-def _name(topic: str, value: dict[str, Any]) -> str | None:
+def names(topic: str, value: dict[str, Any]) -> list[str]:
+    """The published shapes of which the value may be one."""
     if topic == EVENTS:
-        return "Observation" if is_look(value) else "Entry"
-    assert topic == HEALTH
-    return {kind.lower(): kind for kind in definitions()}.get(str(value["type"]))
+        return ["Observation" if is_look(value) else "Entry"]
+    shapes = [shape.__name__ for shape in VALUES[topic]]
+    if topic != HEALTH:
+        return shapes
+    return [name for name in shapes if _definitions()[name]["properties"]["type"].get("const") == value.get("type")]
+
+
+@functools.cache
+def _definitions() -> dict[str, Any]:
+    return definitions()
 
 
 @functools.cache
 def _validator(name: str) -> Draft202012Validator:
-    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": {"schemas": definitions()}})
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": {"schemas": _definitions()}})
 
 
 def refused(stage: Stage) -> list[str]:
@@ -100,12 +107,10 @@ def refused(stage: Stage) -> list[str]:
 
 def drift(stage: Stage) -> list[str]:
     """The product's own word: its table equals BullMQ's counts."""
-    wrong = []
-    for name in WORKERS:
-        for labels, value in _DRIFT.findall(stage.processes.metrics(name)):
-            if float(value):
-                wrong.append(f"{name}: jobs_drift{{{labels}}} is {value}, expected 0")
-    return wrong
+    found = [(name, *each) for name in WORKERS for each in _DRIFT.findall(stage.processes.metrics(name))]
+    if not found:
+        return ["no worker has any jobs_drift"]
+    return [f"{name}: jobs_drift{{{labels}}} is {value}, expected 0" for name, labels, value in found if float(value)]
 
 
 def memory(stage: Stage) -> list[str]:

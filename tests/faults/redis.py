@@ -28,6 +28,14 @@ OPTIONS: Final = (
 )
 WITHOUT_FILE: Final = ("--appendonly", "no", "--save", "")
 READY_S: Final = 20.0
+USER: Final = "bridge"
+PASSWORD: Final = "reads-only"
+# What docs/operations.md gives to the bridge, and what its next version asks for besides.
+RIGHTS: Final = (
+    *("+xread", "+xrange", "+xinfo|stream", "+hgetall", "+hmget", "+hstrlen", "+lpos", "+lrange", "+llen", "+zscore"),
+    *("+zrange", "+zcard", "+pttl", "+exists", "+type", "+scan", "+time", "+multi", "+exec", "+info", "+role", "+ping"),
+    *("+hello", "+auth", "+client|setname", "+client|id", "+select"),
+)
 CHUNK: Final = 1 << 20
 
 
@@ -99,8 +107,8 @@ class Server:
 
     @property
     def url(self) -> str:
-        """For the product."""
-        return f"redis://{HOST}:{self.bridge.port}/0"
+        """For the product, which may read and no more."""
+        return f"redis://{USER}:{PASSWORD}@{HOST}:{self.bridge.port}/0"
 
     @property
     def direct(self) -> redis.Redis:
@@ -120,10 +128,16 @@ class Server:
             proxy.stop()
 
     def heal(self) -> None:
-        """It runs, and its network is well."""
+        """It runs, its network is well, and all may be read."""
         self.server.process.thaw()
+        self.allow("bull:*")
         self.bridge.heal()
         self.application.heal()
+
+    def allow(self, *patterns: str) -> None:
+        """What the bridge may read from now on."""
+        with self.direct as client:
+            client.execute_command("ACL", "SETUSER", USER, "resetkeys", *(f"%R~{pattern}" for pattern in patterns))
 
     def record(self) -> None:
         """Take over what was written since the last time."""
@@ -214,6 +228,9 @@ class Server:
             server.start()
         _wait(server)
         path = _wait_for_file(server)
+        with redis.Redis(host=HOST, port=server.port) as client:
+            rules = ("reset", "on", f">{PASSWORD}", "-@all", *RIGHTS, "%R~bull:*")
+            client.execute_command("ACL", "SETUSER", USER, *rules)
         self.history.become(_contents(server))
         self.tail = Tail(path, path.stat().st_size)
         self.tail.marks.append((time.monotonic(), self.tail.offset))

@@ -59,9 +59,9 @@ class Outcome:
         )
 
 
-def choose(plan: Plan, dice: random.Random) -> list[Fault]:
+def choose(plan: Plan) -> list[Fault]:
     """A row of faults in which every kind comes about as often, and each of a kind once before any comes again."""
-    able = faults.chosen(plan.kinds)
+    dice, able = random.Random(plan.seed), faults.chosen(plan.kinds)
     decks: dict[str, list[Fault]] = {}
     kinds: list[str] = []
     row = []
@@ -79,18 +79,19 @@ def choose(plan: Plan, dice: random.Random) -> list[Fault]:
 
 async def run(directory: Path, plan: Plan) -> Outcome:
     """Do it. Whatever is wrong is in the outcome; servers that cannot be started raise."""
-    dice, outcome = random.Random(plan.seed), Outcome()
+    outcome = Outcome()
     versions = {version: await asyncio.to_thread(bullmq.install, version) for version in VERSIONS}
-    row = choose(plan, dice)
+    row = choose(plan)
     async with standing(directory, versions, plan.seed, plan.jobs_per_s) as stage:
         await rest(stage, plan, outcome, "the start")
         for begin in range(0, len(row), DOZEN):
             if outcome.wrong and not plan.go_on:
                 break
             await stage.everywhere("go")
-            hand = Hand(stage, dice, plan.longest_s)
-            for each in row[begin : begin + DOZEN]:
-                await asyncio.sleep(dice.uniform(*BETWEEN_S))
+            for number, each in enumerate(row[begin : begin + DOZEN], begin):
+                # Chance of its own for each fault: what one draws less changes nothing for the next.
+                hand = Hand(stage, random.Random(f"{plan.seed}/{number}"), plan.longest_s)
+                await asyncio.sleep(hand.dice.uniform(*BETWEEN_S))
                 await one(each, hand, outcome)
             await rest(stage, plan, outcome, ", ".join(outcome.done[begin:]))
         outcome.entries = sum(len(stream.entries) for stream in stage.redis.history.streams.values())

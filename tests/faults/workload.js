@@ -65,7 +65,7 @@ function work(name, options, process_ = run) {
 
 const fill = () => { // 1 B to 1 MB, mostly small
   const p = random();
-  return 'x'.repeat(p < 0.8 ? 1 + below(500) : p < 0.97 ? below(5000) : p < 0.997 ? below(100000) : below(850000));
+  return 'x'.repeat(p < 0.8 ? 1 + below(500) : p < 0.97 ? below(5000) : p < 0.997 ? below(100000) : below(900000));
 };
 function plan() {
   const progress = Array.from({ length: below(3) }, () => pick([10, 50, 100, { step: below(5), of: 5 }, 'half way', true]));
@@ -82,7 +82,10 @@ function options() {
   return o;
 }
 let named = config.first || 0;
-const data = more => ({ connector: 'drive', n: named++, fill: fill(), plan: plan(), ...more });
+function data() {
+  const planned = plan();
+  return { connector: 'drive', n: named++, fill: planned.throws === 'long' ? 'x' : fill(), plan: planned }; // both would be too much for Kafka
+}
 
 const names = { main: config.app, files: `${config.app}-files`, held: `${config.app}-held`, stuck: `${config.app}-stuck` };
 const queues = {};
