@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults import faults, inspect
-from tests.faults.faults import Fault, Hand
 from tests.faults.stage import Stage, standing
+from tests.faults.table import Fault, Hand
 from tests.node import bullmq
 
 VERSIONS: Final = ("v5", "v6")

@@ -103,7 +103,12 @@ class Stage:
         await asyncio.gather(*(application.do(what, within_s) for application in self.applications))
 
     async def heal(self) -> None:
-        """All servers and processes run and reach each other; brokers have all replicas in sync."""
+        """All servers and processes run and reach each other; brokers have all replicas in sync.
+
+        Raises what the recorder could not understand.
+        """
+        if self._watching.done():
+            self._watching.result()
         await asyncio.to_thread(self.cluster.heal)
         await asyncio.to_thread(self.redis.heal)
         await asyncio.to_thread(self.processes.heal)

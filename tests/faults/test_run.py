@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from streams import clock
-from tests.faults import faults, inspect
-from tests.faults.faults import TABLE, chosen
+from tests.faults import inspect
+from tests.faults.faults import chosen
 from tests.faults.processes import Processes
 from tests.faults.run import Outcome, Plan, choose
+from tests.faults.table import HOUR_MS, TABLE
 from tests.faults.topics import Topics
 
 KINDS = {"process", "application", "clock", "kafka", "redis", "network", "stream", "queue", "hostile"}
@@ -184,5 +185,5 @@ def test_the_clock_is_shifted_in_every_module(monkeypatch):
     )
     monkeypatch.setenv("FAULTS_SHIFT_MS", "-3600000")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert abs(int(done.stdout) + faults.HOUR_MS) < 1_000
+    assert abs(int(done.stdout) + HOUR_MS) < 1_000
     assert clock.wall_ms.__module__ == "streams.clock"
