@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ NAMES: Final = ("bridge", "worker-1", "worker-2")
 WORKERS: Final = ("worker-1", "worker-2")
 STOP_S: Final = 35.0
 TAIL_LINES: Final = 12
-YOUNG_S: Final = 10.0
 
 
 @dataclass
@@ -28,7 +26,6 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
     shift_ms: int
-    since_s: float = field(default_factory=time.monotonic)
     expected: bool = False
 
 
@@ -123,7 +120,6 @@ class Processes:
         running = self.running.pop(name)
         running.expected = True
         self._remember(running)
-        young = time.monotonic() - running.since_s < YOUNG_S
         code = running.process.poll()
         running.process.send_signal(signal.SIGCONT)
         running.process.send_signal(how)
@@ -136,8 +132,9 @@ class Processes:
             return
         if code is None:
             code = running.process.returncode
-        # Before Python has got as far as the handler a SIGTERM ends it as the system does.
-        if code not in (0, -how) or (code == -how and how is signal.SIGTERM and not young):
+        # Before it has a handler, and thus anything to say, a SIGTERM ends it as the system does.
+        silent = running.log.stat().st_size == 0
+        if code not in (0, -how) or (code == -how and how is signal.SIGTERM and not silent):
             self.ended.append(
                 f"{name} ended with {code} on {how.name}; its log {running.log} ends:\n{tail(running.log)}"
             )
