@@ -206,8 +206,13 @@ def _incidents(told: Sequence[Json]) -> tuple[list[str], dict[str, Json]]:
     return wrong, firing
 
 
-def entries(history: History, published: Iterable[Published], gaps: Iterable[Json]) -> list[str]:
-    """Each entry that was ever readable stands once on `events`, or was lost as a gap says; nothing else is there."""
+def entries(
+    history: History, published: Iterable[Published], gaps: Iterable[Json], refused: Iterable[str] = ()
+) -> list[str]:
+    """Each entry that was ever readable stands once on `events`, or was lost as a gap says; nothing else is there.
+
+    Queues with one of the marks `refused` in their names cannot be read.
+    """
     wrong: list[str] = []
     by_queue: dict[str, list[Published]] = defaultdict(list)
     gaps_by_queue: dict[str, list[Json]] = defaultdict(list)
@@ -215,7 +220,10 @@ def entries(history: History, published: Iterable[Published], gaps: Iterable[Jso
         by_queue[each.queue].append(each)
     for gap in gaps:
         gaps_by_queue[gap["queue"]].append(gap)
+    marks = list(refused)
     for queue in sorted({*by_queue, *history.streams}):
+        if any(mark in queue for mark in marks):
+            continue
         stream = history.streams.get(queue) or Stream(queue)
         told: dict[Entry, Published] = {}
         wrong += _match(stream, by_queue[queue], told)
@@ -308,6 +316,6 @@ def _epochs(stream: Stream, told: Mapping[Entry, Published]) -> list[str]:
 
 
 def some(lines: Sequence[str], most: int = LINES) -> str:
-    """For a failure's message."""
-    more = f"\n… and {len(lines) - most} more" if len(lines) > most else ""
-    return "\n".join(lines[:most]) + more
+    """For a failure's message: what others wrote stays in its line."""
+    more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in [*lines[:most], *more])

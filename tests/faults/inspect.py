@@ -41,7 +41,7 @@ async def problems(stage: Stage) -> dict[str, list[str]]:
         "forgotten": checks.forgotten(topics.rows, told, logs, stage.redis.history),
         "chains": checks.chains(topics.transitions, topics.rows),
         "alerts": checks.alerts(topics.alerts, topics.rows, told, topics.transitions, logs),
-        "entries": checks.entries(stage.redis.history, topics.entries, gaps_of(topics.health)),
+        "entries": checks.entries(stage.redis.history, topics.entries, gaps_of(topics.health), stage.refused),
         "records": topics.broken + dead_letters(stage) + schemas(stage),
         "refused": refused(stage),
         "drift": drift(stage),
