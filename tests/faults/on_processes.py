@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.processes import WORKERS
+from tests.faults.processes import NAMES, WORKERS
 from tests.faults.table import HOUR_MS, Hand, fault
 
 # --- processes of the product, and the application
@@ -66,6 +66,22 @@ async def bridge_ended(hand: Hand) -> None:
 @fault("process")
 async def worker_ended(hand: Hand) -> None:
     await ended(hand, hand.dice.choice(WORKERS))
+
+
+@fault("process")
+async def ended_without_servers(hand: Hand) -> None:
+    """Brokers, Redis or both cannot be reached: it ends well all the same, and the next one waits for them."""
+    stage, name = hand.stage, hand.dice.choice(NAMES)
+    kafka, redis = [broker.proxy for broker in stage.cluster.brokers], [stage.redis.bridge]
+    away = hand.dice.choice([kafka, redis, kafka + redis])
+    for proxy in away:
+        await asyncio.to_thread(proxy.refuse)
+    await hand.pause(0.5, 5)
+    await asyncio.to_thread(stage.processes.end, name)
+    stage.processes.start(name)
+    await hand.pause(1, 8)
+    for proxy in away:
+        await asyncio.to_thread(proxy.heal)
 
 
 @fault("process")
