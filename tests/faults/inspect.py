@@ -133,4 +133,6 @@ async def settled(stage: Stage, within_s: float) -> dict[str, list[str]]:
 
 
 def report(found: dict[str, list[str]]) -> str:
-    return "\n".join(f"== {name}: {len(lines)}\n{checks.some(lines)}" for name, lines in found.items())
+    """Everything that is wrong, in words. Ends of logs keep their lines."""
+    found = {**found, "processes": [line for text in found.get("processes", ()) for line in text.splitlines()]}
+    return "\n".join(f"== {name}: {len(lines)}\n{checks.some(lines)}" for name, lines in found.items() if lines)

@@ -160,6 +160,12 @@ class TestWhatTheStageSays:
         assert inspect.memory(told) == ["worker-1: had 500 MiB, expected at most 400"]
 
 
+def test_a_report_keeps_the_lines_of_logs():
+    assert inspect.report({"rows": ["a\nb"], "processes": ["ended\nlast words"]}) == (
+        "== rows: 1\na\\nb\n== processes: 2\nended\nlast words"
+    )
+
+
 def test_a_repeated_ce_id_is_told():
     topics = Topics("nowhere:1", "p")
     record = SimpleNamespace(
