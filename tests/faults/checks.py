@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any, Final
 
@@ -154,8 +154,12 @@ def alerts(
     dump: Dump,
     transitions: Iterable[Json],
     logs: Iterable[Json],
+    gone: Set[tuple[str, str, str]] = frozenset(),
 ) -> list[str]:
-    """Open exactly for what BullMQ calls failed, or is active without a lock, or in no list; one of each incident."""
+    """Open exactly for what BullMQ calls failed, or is active without a lock, or in no list; one of each incident.
+
+    `gone` = (queue, job, stream id) of failures whose hash was gone at once: their alerts end by age alone.
+    """
     wrong, firing = _incidents(told)
     first = {(each["queue"], each["job_id"], each["life"]): each for each in transitions if each["seq"] == 1}
     stays = {(log_["queue"], str(log_["id"]), log_["timestamp"]) for log_ in logs if log_["stays"]}
@@ -182,9 +186,10 @@ def alerts(
         key = job_key(SOURCE, alert["queue"], alert["job_id"])
         row = found.get(key)
         forgotten_ = alert["job_id"] not in dump.get(alert["queue"], {"jobs": {}})["jobs"]
-        still_failed = alert["rule"] == "failed" and row is not None and row["state"] == "failed"
-        if still_failed and row and forgotten_ and (row["queue"], row["id"], row["timestamp"]) not in stays:
-            continue  # as far as is known BullMQ forgot it by itself: it failed all the same
+        if alert["rule"] == "failed" and row is not None and row["state"] == "failed" and forgotten_:
+            seen_gone = (row["queue"], row["id"], row["position"]) in gone
+            if seen_gone or (row["queue"], row["id"], row["timestamp"]) not in stays:
+                continue  # as far as is known BullMQ forgot it by itself: it failed all the same
         said = "no row" if row is None else f"the row says {row['state']}, life {row['life']}"
         wrong.append(f"{key} life {alert['life']}: alert {alert['rule']} is open, BullMQ does not say so; {said}")
     return wrong

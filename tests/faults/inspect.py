@@ -40,7 +40,7 @@ async def problems(stage: Stage) -> dict[str, list[str]]:
         "rows": checks.rows(topics.rows, told, MAX_TEXT_BYTES),
         "forgotten": checks.forgotten(topics.rows, told, logs, stage.redis.history),
         "chains": checks.chains(topics.transitions, topics.rows),
-        "alerts": checks.alerts(topics.alerts, topics.rows, told, topics.transitions, logs),
+        "alerts": checks.alerts(topics.alerts, topics.rows, told, topics.transitions, logs, topics.gone),
         "entries": checks.entries(stage.redis.history, topics.entries, gaps_of(topics.health), stage.refused),
         "records": topics.broken + dead_letters(stage) + schemas(stage),
         "refused": refused(stage),

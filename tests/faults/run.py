@@ -101,6 +101,7 @@ async def run(directory: Path, plan: Plan) -> Outcome:
         await stage.stop()
         if stage.processes.ended[before:]:
             outcome.wrong.append("at the end:\n" + "\n".join(stage.processes.ended[before:]))
+            say(outcome.wrong[-1])
     return outcome
 
 

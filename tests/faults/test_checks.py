@@ -84,13 +84,14 @@ class World:
              "finished_on": 9, "stays": True},
         ]  # fmt: skip
         self.history = History()
+        self.gone: set[tuple[str, str, str]] = set()
 
     def found(self) -> list[str]:
         return [
             *checks.rows(self.rows, self.dump, LIMIT),
             *checks.forgotten(self.rows, self.dump, self.logs, self.history),
             *checks.chains(self.transitions, self.rows),
-            *checks.alerts(self.alerts, self.rows, self.dump, self.transitions, self.logs),
+            *checks.alerts(self.alerts, self.rows, self.dump, self.transitions, self.logs, self.gone),
         ]
 
 
@@ -245,6 +246,9 @@ class TestAlerts:
         world.rows["default/q/7"]["state"] = world.logs[0]["state"] = "failed"
         world.transitions[-3]["to"] = "failed"
         only(world, "default/q/7", "alert failed is open")
+        world.gone = {("q", "7", "9-0")}  # nobody could see its hash when it failed
+        assert world.found() == []
+        world.gone = set()
         world.logs[0]["stays"] = False  # BullMQ removed it by itself
         assert world.found() == []
 

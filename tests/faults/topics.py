@@ -48,6 +48,8 @@ class Topics:
     prefix: str
     entries: list[Published] = field(default_factory=list)
     looks: int = 0
+    gone: set[tuple[str, str, str]] = field(default_factory=set)
+    """(queue, job, stream id) of `failed` entries whose hash was gone already."""
     rows: dict[str, Json | None] = field(default_factory=dict)
     transitions: list[Json] = field(default_factory=list)
     alerts: list[Json] = field(default_factory=list)
@@ -131,6 +133,8 @@ class Topics:
             self.looks += 1
             return
         fields = value["fields"]
+        if value["event"] == "failed" and value.get("job") is None:
+            self.gone.add((value["queue"], value["job_id"], value["stream_id"]))
         self.entries.append(
             Published(
                 value["queue"],
