@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import Any, Final
 
@@ -154,7 +155,7 @@ def alerts(
     dump: Dump,
     transitions: Iterable[Json],
     logs: Iterable[Json],
-    gone: Set[tuple[str, str, str]] = frozenset(),
+    gone: AbstractSet[tuple[str, str, str]] = frozenset(),
 ) -> list[str]:
     """Open exactly for what BullMQ calls failed, or is active without a lock, or in no list; one of each incident.
 

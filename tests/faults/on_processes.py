@@ -7,6 +7,9 @@ import asyncio
 from tests.faults.processes import NAMES, WORKERS
 from tests.faults.table import HOUR_MS, Hand, fault
 
+READY_S = 30
+"""How long a start may take; longer on a busy machine, and it is shifted all the same."""
+
 # --- processes of the product, and the application
 
 
@@ -29,10 +32,14 @@ async def frozen(hand: Hand, name: str) -> None:
 
 
 async def shifted(hand: Hand, name: str, by_ms: int) -> None:
-    """Its host's clock is wrong from its next start on, for a while."""
+    """Its host's clock is wrong from its next start on, for a while after it is at work."""
     processes = hand.stage.processes
     await asyncio.to_thread(processes.end, name)
     processes.start(name, by_ms)
+    for _ in range(READY_S):
+        if await asyncio.to_thread(processes.is_ready, name):
+            break
+        await asyncio.sleep(1)
     await hand.pause(5, 15)
     await asyncio.to_thread(processes.end, name)
     processes.start(name)

@@ -16,6 +16,7 @@ NAMES: Final = ("bridge", "worker-1", "worker-2")
 WORKERS: Final = ("worker-1", "worker-2")
 STOP_S: Final = 35.0
 TAIL_LINES: Final = 12
+READY: Final = 200
 
 
 @dataclass
@@ -115,6 +116,14 @@ class Processes:
                 return str(answer.read().decode())
         except OSError:
             return ""
+
+    def is_ready(self, name: str) -> bool:
+        """Whether it says so at /readyz."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}/readyz", timeout=5) as answer:
+                return bool(answer.status == READY)
+        except OSError:
+            return False
 
     def _end(self, name: str, how: signal.Signals) -> None:
         running = self.running.pop(name)
