@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 import time
@@ -19,6 +20,7 @@ from tests.faults.stage import BUFFER_BYTES, MAX_TEXT_BYTES, Stage
 from tests.faults.topics import gaps_of, is_look
 
 MIB: Final = 1 << 20
+AGAIN_S: Final = 0.5
 PERMANENT: Final = frozenset({"records", "processes", "memory"})
 """Checks of what happened: nothing can make it unhappen."""
 MOST_BYTES: Final = {"bridge": BUFFER_BYTES + 150 * MIB, "worker": 400 * MIB}
@@ -130,6 +132,7 @@ async def settled(stage: Stage, within_s: float) -> dict[str, list[str]]:
         found = await problems(stage)
         if not found.keys() - PERMANENT or time.monotonic() > end:
             return found
+        await asyncio.sleep(AGAIN_S)
 
 
 def report(found: dict[str, list[str]]) -> str:

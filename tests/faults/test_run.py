@@ -168,12 +168,15 @@ def test_a_report_keeps_the_lines_of_logs():
 
 def test_a_repeated_ce_id_is_told():
     topics = Topics("nowhere:1", "p")
-    record = SimpleNamespace(
-        topic="p.health.v1", partition=0, offset=7, headers=[("ce_id", b"x")], key=b"k", value=b'{"type": "gap"}'
-    )
-    topics._take(record)
-    topics._take(record)
-    assert topics.broken == ["health[0]@7: ce_id x is there twice"]
+    for offset, value in enumerate((b"{}", b"{}", b'{"a": 1}')):
+        headers = [("ce_id", b"x")]
+        topics._take(
+            SimpleNamespace(topic="p.health.v1", partition=0, offset=offset, headers=headers, key=b"k", value=value)
+        )
+    assert topics.broken == [
+        "health[0]@1: ce_id x is there twice, first at health[0]@0: the same",
+        "health[0]@2: ce_id x is there twice, first at health[0]@0: another content",
+    ]
 
 
 def test_an_outcome_says_what_was_done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,7 @@ class Topics:
     samples: list[tuple[str, Json]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """Records that are no JSON objects, or have a `ce_id` that another record had."""
-    _ids: set[bytes] = field(default_factory=set)
+    _ids: dict[bytes, tuple[bytes, str]] = field(default_factory=dict)
     _consumer: AIOKafkaConsumer | None = None
     _count: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
@@ -99,10 +100,7 @@ class Topics:
         place = f"{topic}[{record.partition}]@{record.offset}"
         self._count[topic] += 1
         if "ce_id" in headers:
-            key = f"{topic} ".encode() + headers["ce_id"]
-            if key in self._ids:
-                self.broken.append(f"{place}: ce_id {headers['ce_id'].decode()} is there twice")
-            self._ids.add(key)
+            self._identified(topic, headers["ce_id"], record.value or b"", place)
         if topic == DEAD_LETTERS:
             self._dead_letter(record, headers, place)
             return
@@ -117,6 +115,13 @@ class Topics:
             return
         self._sample(topic, value)
         self._keep(topic, value, place)
+
+    def _identified(self, topic: str, ce_id: bytes, value: bytes, place: str) -> None:
+        key, content = f"{topic} ".encode() + ce_id, hashlib.sha1(value, usedforsecurity=False).digest()
+        before = self._ids.setdefault(key, (content, place))
+        if before != (content, place):
+            same = "the same" if before[0] == content else "another content"
+            self.broken.append(f"{place}: ce_id {ce_id.decode()} is there twice, first at {before[1]}: {same}")
 
     def _keep(self, topic: str, value: Json, place: str) -> None:
         if topic == EVENTS:
