@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import Any, Final
 
@@ -155,11 +154,11 @@ def alerts(
     dump: Dump,
     transitions: Iterable[Json],
     logs: Iterable[Json],
-    gone: AbstractSet[tuple[str, str, str]] = frozenset(),
+    gone: Mapping[tuple[str, str], bool],
 ) -> list[str]:
     """Open exactly for what BullMQ calls failed, or is active without a lock, or in no list; one of each incident.
 
-    `gone` = (queue, job, stream id) of failures whose hash was gone at once: their alerts end by age alone.
+    `gone` = by queue and job, whether its hash was gone when it failed: such an alert ends by age alone.
     """
     wrong, firing = _incidents(told)
     first = {(each["queue"], each["job_id"], each["life"]): each for each in transitions if each["seq"] == 1}
@@ -188,8 +187,7 @@ def alerts(
         row = found.get(key)
         forgotten_ = alert["job_id"] not in dump.get(alert["queue"], {"jobs": {}})["jobs"]
         if alert["rule"] == "failed" and row is not None and row["state"] == "failed" and forgotten_:
-            seen_gone = (row["queue"], row["id"], row["position"]) in gone
-            if seen_gone or (row["queue"], row["id"], row["timestamp"]) not in stays:
+            if gone.get((row["queue"], row["id"])) or (row["queue"], row["id"], row["timestamp"]) not in stays:
                 continue  # as far as is known BullMQ forgot it by itself: it failed all the same
         said = "no row" if row is None else f"the row says {row['state']}, life {row['life']}"
         wrong.append(f"{key} life {alert['life']}: alert {alert['rule']} is open, BullMQ does not say so; {said}")

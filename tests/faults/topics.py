@@ -49,8 +49,8 @@ class Topics:
     prefix: str
     entries: list[Published] = field(default_factory=list)
     looks: int = 0
-    gone: set[tuple[str, str, str]] = field(default_factory=set)
-    """(queue, job, stream id) of `failed` entries whose hash was gone already."""
+    gone: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """Whether a job's hash was gone already when its last `failed` entry was published, by queue and job."""
     rows: dict[str, Json | None] = field(default_factory=dict)
     transitions: list[Json] = field(default_factory=list)
     alerts: list[Json] = field(default_factory=list)
@@ -138,8 +138,8 @@ class Topics:
             self.looks += 1
             return
         fields = value["fields"]
-        if value["event"] == "failed" and value.get("job") is None:
-            self.gone.add((value["queue"], value["job_id"], value["stream_id"]))
+        if value["event"] == "failed":
+            self.gone[value["queue"], value["job_id"]] = value.get("job") is None
         self.entries.append(
             Published(
                 value["queue"],
