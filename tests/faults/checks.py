@@ -185,10 +185,11 @@ def alerts(
             continue
         key = job_key(SOURCE, alert["queue"], alert["job_id"])
         row = found.get(key)
+        job = alert["queue"], alert["job_id"]
+        failed = alert["rule"] == "failed" and row is not None and row["state"] == "failed"
         forgotten_ = alert["job_id"] not in dump.get(alert["queue"], {"jobs": {}})["jobs"]
-        if alert["rule"] == "failed" and row is not None and row["state"] == "failed" and forgotten_:
-            if gone.get((row["queue"], row["id"])) or (row["queue"], row["id"], row["timestamp"]) not in stays:
-                continue  # as far as is known BullMQ forgot it by itself: it failed all the same
+        if failed and forgotten_ and row and (gone.get(job) or (*job, row["timestamp"]) not in stays):
+            continue  # as far as is known BullMQ forgot it by itself: it failed all the same
         said = "no row" if row is None else f"the row says {row['state']}, life {row['life']}"
         wrong.append(f"{key} life {alert['life']}: alert {alert['rule']} is open, BullMQ does not say so; {said}")
     return wrong
