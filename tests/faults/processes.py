@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from streams.local import process
+
 NAMES: Final = ("bridge", "worker-1", "worker-2")
 WORKERS: Final = ("worker-1", "worker-2")
 STOP_S: Final = 35.0
 TAIL_LINES: Final = 12
 READY: Final = 200
+PORT_TAKEN: Final = "is in use; set"
 
 
 @dataclass
@@ -32,11 +35,11 @@ class Running:
 
 @dataclass
 class Processes:
-    """All of them, by name. `environment` has the settings; `ports` those of /metrics."""
+    """All of them, by name. `environment` has the settings; `ports` are those of /metrics, new ones at each start."""
 
     environment: dict[str, str]
-    ports: dict[str, int]
     logs: Path
+    ports: dict[str, int] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
     """One line for each that ended by itself, or badly when it was told to."""
@@ -49,17 +52,19 @@ class Processes:
         self.starts += 1
         log = self.logs / f"{name}-{self.starts}.log"
         command = name.partition("-")[0]
+        with process._listen_anywhere() as free:
+            self.ports[name] = free.getsockname()[1]
         environment = {
             **self.environment,
             f"BULLMQ_STREAMS_{command.upper()}__HTTP_PORT": str(self.ports[name]),
             "FAULTS_SHIFT_MS": str(shift_ms),
         }
         with log.open("wb") as out:
-            process = subprocess.Popen(
+            started = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.shifted", command],
                 env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        self.running[name] = Running(name, process, log, shift_ms)
+        self.running[name] = Running(name, started, log, shift_ms)
 
     def kill(self, name: str) -> None:
         """SIGKILL; another is started by `start`."""
@@ -84,11 +89,12 @@ class Processes:
                 continue
             self._remember(running)
             code = running.process.poll()
-            if code is not None:
-                self.ended.append(
-                    f"{name} ended by itself with {code}; its log {running.log} ends:\n{tail(running.log)}"
-                )
-                self.start(name)
+            if code is None:
+                continue
+            last = tail(running.log)
+            if PORT_TAKEN not in last:  # by another program on this machine, meanwhile
+                self.ended.append(f"{name} ended by itself with {code}; its log {running.log} ends:\n{last}")
+            self.start(name)
 
     def heal(self) -> None:
         """All run, none frozen, all by the right clock."""

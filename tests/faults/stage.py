@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from streams.local.process import ports
 from tests.faults import cluster
 from tests.faults.application import Application, CommandError
 from tests.faults.cluster import Cluster
@@ -43,7 +42,7 @@ class Stage:
             Application(folder, app, self.redis.application.port, seed, jobs_per_s, directory)
             for app, folder in versions.items()
         ]
-        self.processes = Processes(self._environment(), ports(directory / "http", dict.fromkeys(NAMES, 0)), directory)
+        self.processes = Processes(self._environment(), directory)
         self.topics = Topics(self.cluster.direct, self.prefix)
         self.refused: dict[str, bytes] = {}
         """Marks in the names of queues that nobody can read, with the key that is wrong."""

@@ -75,7 +75,7 @@ class TestProcesses:
             return process
 
         monkeypatch.setattr("tests.faults.processes.subprocess.Popen", popen)
-        processes = Processes({}, {"bridge": 1}, tmp_path)
+        processes = Processes({}, tmp_path)
         processes.ends = ends  # type: ignore[attr-defined]  # for the test alone
         yield processes
         for name in list(processes.running):
