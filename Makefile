@@ -5,12 +5,12 @@ PY := $(VENV)/bin/python
 ARGS ?=
 # What has to be covered to the last branch without servers; all else has to be to 95 %, with them. Left out there is what
 # runs in processes of its own alone, where nothing counts its lines.
-PURE := streams/core/*,streams/wire.py,streams/bridge/bullmq.py
+PURE := streams/core/*,streams/wire.py,streams/bridge/bullmq.py,streams/bridge/hashes.py
 PROCESSES := */__main__.py,streams/commands/run.py,streams/demo/application.py,streams/demo/crawler.py,streams/demo/run.py,streams/demo/consumer.py
 FAST := not system and not node and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint types unit test proof demo bench docs format clean
+.PHONY: help venv check lint types unit fast test proof demo bench docs format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -61,6 +61,9 @@ types: venv ## mypy alone
 unit: venv ## the tests that need no server alone, with their coverage
 	@echo "== tests without servers" && $(PY) -m pytest -m "$(FAST)" --cov --cov-report=
 	@$(PY) -m coverage report --include='$(PURE)' --fail-under=100 --show-missing --skip-covered
+
+fast: venv ## the same tests without coverage: for another Python, make PYTHON=python3.13 VENV=/tmp/venv-3.13 fast
+	@$(PY) -m pytest -m "$(FAST)" -p no:cacheprovider
 
 test: check ## everything: the gate, then the tests on a real Kafka and Redis, which they start and stop
 	@echo "== tests on real servers" && $(PY) -m pytest -m "not slow and not ($(FAST))" --cov --cov-append --cov-report= $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from streams import topology
 from streams.settings import Settings
 
 TIMEOUT_S: Final = 10.0
+REACH_S: Final = 3.0
 _APPEAR_S: Final = 15.0
 _DYNAMIC_TOPIC: Final = 1
 """Source of a setting that was made on the topic itself, as against the broker's and the defaults."""
@@ -77,6 +79,36 @@ async def cluster(settings: Settings) -> AsyncIterator[Cluster]:
         yield Cluster(client, options)
     finally:
         await client.close()
+
+
+async def advertised(settings: Settings) -> list[tuple[str, str]]:
+    """`host:port` under which each broker tells clients to find it, and why it cannot be reached there ("" = it can).
+
+    Bootstrap servers are only asked; everything else goes to these. Raises KafkaError, OSError, TimeoutError.
+    """
+    client = AIOKafkaClient(**settings.kafka.client())
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await client.bootstrap()
+        addresses = sorted({(broker.host, broker.port) for broker in client.cluster.brokers()})
+    finally:
+        await client.close()
+    reasons = await asyncio.gather(*(_reach(*address) for address in addresses))
+    return [(f"{host}:{port}", reason) for (host, port), reason in zip(addresses, reasons, strict=True)]
+
+
+async def _reach(host: str, port: int) -> str:
+    """Why nothing takes a connection there; empty where something does."""
+    try:
+        async with asyncio.timeout(REACH_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return f"no answer within {REACH_S:.0f} s"
+    except OSError as error:
+        number = error.errno or 0
+        return os.strerror(number) if number > 0 else error.strerror or str(error)
+    writer.close()
+    return ""
 
 
 async def record_limits(settings: Settings, topics: Iterable[str]) -> dict[str, int]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Coroutine
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 
 from streams import __version__
 from streams.errors import UserError
+from streams.escape import printable
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -30,8 +32,8 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            for line in str(error).splitlines():
-                typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
+            for line in str(error).split("\n"):
+                typer.secho(f"error: {printable(line)}", err=True, fg=typer.colors.RED)
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             # The reader has had enough (`| head`); without this Python complains once more at its end.
@@ -89,7 +91,7 @@ def _settings(ctx: typer.Context, config: list[Path] | None) -> Settings:
 
     settings = load(_files(ctx, config), os.environ)
     for warning in settings.warnings:
-        typer.secho(f"warning: {warning}", err=True, fg=typer.colors.YELLOW)
+        typer.secho(f"warning: {printable(warning)}", err=True, fg=typer.colors.YELLOW)
     return settings
 
 
@@ -98,6 +100,12 @@ def source_of(settings: Settings, given: str | None) -> str:
     if given is not None:
         return given
     return next(iter(settings.sources)) if len(settings.sources) == 1 else "default"
+
+
+def _number(value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("must be a number")
+    return value
 
 
 def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
@@ -154,7 +162,10 @@ def demo(
     ctx: typer.Context,
     config: Files = None,
     seconds: Annotated[
-        float | None, typer.Option(min=1, help="End by itself, so long after the first job, and judge what was seen.")
+        float | None,
+        typer.Option(
+            min=1, callback=_number, help="End by itself, so long after the first job, and judge what was seen."
+        ),
     ] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Run on Docker Compose.")] = False,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka to use.")] = None,
@@ -196,6 +207,28 @@ def status(
     if queue is not None and job_id is not None:
         _run(command.job(settings, name, queue, job_id, as_json=json))
     _run(command.overview(settings, None if queue is None else (name, queue), as_json=json))
+
+
+@app.command()
+def snapshot(
+    ctx: typer.Context,
+    source: Annotated[str | None, typer.Option("--source", help="Only queues of this source.")] = None,
+    queue: Annotated[str, typer.Option("--queue", metavar="PATTERN", help="Only queues that match.")] = "*",
+    wait: Annotated[bool, typer.Option(help="Wait until the workers have compared all partitions.")] = True,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=86_400, callback=_number, help="Give up after so many seconds.")
+    ] = 300,
+    config: Files = None,
+    json: Json = False,
+) -> None:
+    """Compare queues with the table: every job in Redis is looked at, and every row that has none is closed.
+
+    Bridge and workers do it; this asks them through Kafka. Exits with 1 after --timeout, naming what is missing.
+    """
+    settings = _settings(ctx, config)
+    from streams.commands import snapshot as command
+
+    _run(command.snapshot(settings, source, queue, wait=wait, timeout_s=timeout, as_json=json))
 
 
 class Topic(StrEnum):

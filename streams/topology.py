@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-DAY_MS: Final = 86_400_000
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+MIB: Final = 1 << 20
 
 EVENTS: Final = "events"
 STATUS: Final = "status"
@@ -37,13 +39,39 @@ class Topic:
         return config
 
 
+# What a start reads is what is not cleaned yet: by Kafka's defaults (segments of 1 GiB or a week, half of it dirty)
+# that is up to a week of versions. The measurement is in docs/adr/0014-cleaning-of-tables.md.
+_STATUS_CLEANING: Final = {
+    "segment.bytes": str(32 * MIB),
+    "segment.ms": str(6 * HOUR_MS),
+    "min.cleanable.dirty.ratio": "0.2",
+    "max.compaction.lag.ms": str(DAY_MS),
+    # How long a reader of the topic, or a store that was kept, may be away without missing that a job is gone.
+    "delete.retention.ms": str(7 * DAY_MS),
+}
+_CHECKPOINTS_CLEANING: Final = {
+    "segment.bytes": str(16 * MIB),
+    "segment.ms": str(HOUR_MS),
+    "min.cleanable.dirty.ratio": "0.1",
+    "max.compaction.lag.ms": str(HOUR_MS),
+    # Nothing is ever deleted here, but each transaction's marker is kept so long.
+    "delete.retention.ms": str(HOUR_MS),
+}
+
 TOPICS: Final[tuple[Topic, ...]] = (
     Topic(EVENTS, "job key", "delete", "one record per BullMQ stream entry and per observation", 7 * DAY_MS),
-    Topic(STATUS, "job key", "compact", "the JobStatus row; null = the job is gone"),
+    Topic(STATUS, "job key", "compact", "the JobStatus row; null = the job is gone", extra=_STATUS_CLEANING),
     Topic(TRANSITIONS, "job key", "delete", "one record per change of state", 30 * DAY_MS),
     Topic(ALERTS, "fingerprint", "compact,delete", "the alert as it now stands", 30 * DAY_MS),
     Topic(PROBES, "job key", "delete", "internal: questions of the worker to the bridge", DAY_MS),
-    Topic(CHECKPOINTS, "stream", "compact", "internal: how far the bridge has come", partitions=1),
+    Topic(
+        CHECKPOINTS,
+        "stream",
+        "compact",
+        "internal: how far the bridge has come",
+        partitions=1,
+        extra=_CHECKPOINTS_CLEANING,
+    ),
     Topic(HEALTH, "<source>/<queue>", "delete", "heartbeats, gaps, snapshots", 30 * DAY_MS, partitions=1),
     Topic(
         DEAD_LETTERS,

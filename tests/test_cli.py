@@ -19,6 +19,7 @@ COMMANDS = [
     ["topics", "check"],
     ["doctor"],
     ["status"],
+    ["snapshot"],
     ["tail"],
     ["config"],
     ["config", "check"],
@@ -49,6 +50,12 @@ sys.exit([name for name in {HEAVY!r} if name in sys.modules] or 0)
     assert done.returncode == 0, done.stderr
     for command in {command[0] for command in COMMANDS}:
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", [["snapshot", "--timeout"], ["demo", "--seconds"]], ids=" ".join)
+@pytest.mark.parametrize("value", ["nan", "-inf", "0", "soon"])
+def test_a_time_that_is_none_is_a_usage_error(command, value):
+    assert run(*command, value).exit_code == 2
 
 
 def test_version():

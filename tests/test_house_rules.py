@@ -51,7 +51,6 @@ IMPURE_CALLS = {"now", "utcnow", "today", "open", "print", "input"}
 
 # Modules that no test imports and that have no test file of their name, with the test that runs them all the same.
 RUN_BY_OTHERS = {
-    "streams/admin.py": "tests/commands/test_topics.py",
     "streams/bridge/__main__.py": "tests/bridge/test_system.py",
     "streams/demo/crawler.py": "tests/demo/test_application.py",
 }

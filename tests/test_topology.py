@@ -52,3 +52,13 @@ def test_the_brokers_settings_are_texts(topic, config):
 def test_full_names():
     assert full_name("bullmq", "status") == "bullmq.status.v1"
     assert full_name("team.a", "dead-letters") == "team.a.dead-letters.v1"
+
+
+def test_what_a_start_reads_is_cleaned_soon():
+    for topic in TOPICS:
+        if topic.cleanup == "compact":
+            config = {key: float(value) for key, value in topic.config().items() if key != "cleanup.policy"}
+            assert config["segment.bytes"] <= 32 << 20
+            assert config["min.cleanable.dirty.ratio"] <= 0.2
+            assert config["segment.ms"] <= config["max.compaction.lag.ms"] <= DAY_MS
+    assert dict(TOPICS[1].config())["delete.retention.ms"] == str(7 * DAY_MS)

@@ -6,18 +6,21 @@ no UTF-8 survive until somebody decides about them.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from streams import wire
+from streams.bridge.hashes import FIELDS, Texts, decode_job, fields_read, nearest, number, our_name, raw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Container
+
+__all__ = ["Texts", "decode_job", "fields_read", "number", "our_name", "raw"]
 
 ADDED: Final = "added"
 WAITING: Final = "waiting"
 STALLED: Final = "stalled"
+FAILED: Final = "failed"
+RETRIES_EXHAUSTED: Final = "retries-exhausted"
 PAUSED: Final = "paused"
 RESUMED: Final = "resumed"
 
@@ -25,6 +28,9 @@ CARRIES_JOB: Final = frozenset(
     ("added", "waiting", "active", "completed", "failed", "delayed", "waiting-children", "stalled")
 )
 """Entries after which the job's hash says something new; of all others only the entry itself is published."""
+
+TELLING: Final = frozenset(("prev", "delay"))
+"""Fields of an entry by which the fold tells one change of state from another."""
 
 LISTS: Final = ("wait", "paused", "active")
 ZSETS: Final = ("delayed", "prioritized", "waiting-children", "completed", "failed")
@@ -34,17 +40,21 @@ PLACES: Final = ("paused", "wait", "prioritized", "delayed", "waiting-children",
 _PROBED: Final = ("completed", "failed", "delayed", "prioritized", "waiting-children")
 _SCORE_UNIT: Final = 4096
 PROBE_WIDTH: Final = 8
-"""Replies that `Keys.probe` leads to."""
+"""Replies that a hash and `Keys.probe` lead to."""
+SEARCH_WIDTH: Final = 6
+"""Replies that `Keys.search` leads to."""
+_SEARCHED: Final = 1000
+"""Elements of a list that are searched from each end: ten microseconds of the server's, whatever the backlog."""
+
+SIZED: Final = ("data", "returnvalue", "stacktrace", "opts", "progress", "failedReason", "name")
+"""Fields of a hash that hold texts of the application's and may be of any length."""
+_LAST_ID: Final = b"18446744073709551615-18446744073709551615"
+_MARKER: Final = re.compile(r"0:[0-9]{1,16}")
 
 
 def command(*parts: bytes) -> bytes:
     """One command in RESP."""
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-
-
-def raw(text: str) -> bytes:
-    """The bytes that redis had, given the text made of them."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 class Keys:
@@ -61,8 +71,24 @@ class Keys:
             command(b"EXISTS", self.base + b"paused"),
         ]
         self.limits = command(b"HMGET", self.base + b"meta", b"opts.maxLenEvents", b"version")
+        none = self.base + b"?"
+        self.trial = [
+            *self.head,
+            command(b"XREAD", b"COUNT", b"1", b"STREAMS", self.events, _LAST_ID),
+            command(b"HGETALL", none),
+            command(b"LRANGE", self.base + b"wait", b"0", b"0"),
+            command(b"LPOS", self.base + b"active", b"?", b"MAXLEN", b"1"),
+            command(b"ZRANGE", self.base + b"delayed", b"0", b"0"),
+            command(b"ZSCORE", self.base + b"delayed", b"?"),
+            command(b"PTTL", none),
+        ]
+        """What has to be allowed for a queue to be read; begins with `head`, and is answered with little."""
         self._zscore = {z: self._opening(3, b"ZSCORE", self.base + z.encode()) for z in ZSETS}
         self._lpos_active = self._opening(3, b"LPOS", self.base + b"active")
+        waiting = [self.base + b"wait", self.base + b"paused"]
+        self._lpos_waiting = [self._opening(5, b"LPOS", key) for key in waiting]
+        self._lpos_waiting_last = [self._opening(7, b"LPOS", key) for key in waiting]
+        self._waiting_sizes = [command(b"LLEN", key) for key in waiting]
 
     @staticmethod
     def _opening(count: int, *parts: bytes) -> bytes:
@@ -73,6 +99,18 @@ class Keys:
         key = self.base + job_id
         return b"*2\r\n$7\r\nHGETALL\r\n$%d\r\n%b\r\n" % (len(key), key)
 
+    def fields(self, job_id: bytes, without: Container[str] = ()) -> bytes:
+        """HMGET of all fields of a job that are known but some, for `fields_read`."""
+        return command(b"HMGET", self.base + job_id, *(name.encode() for name in FIELDS if name not in without))
+
+    def sizes(self, job_id: bytes) -> list[bytes]:
+        """HSTRLEN of each of SIZED: how large a hash is before it is read."""
+        return [command(b"HSTRLEN", self.base + job_id, name.encode()) for name in SIZED]
+
+    def data_size(self, job_id: bytes) -> bytes:
+        """HSTRLEN of what is long in most hashes that are."""
+        return command(b"HSTRLEN", self.base + job_id, b"data")
+
     def score(self, zset: str, job_id: bytes) -> bytes:
         """ZSCORE of a job in one of the sorted sets."""
         return b"%b$%d\r\n%b\r\n" % (self._zscore[zset], len(job_id), job_id)
@@ -82,10 +120,26 @@ class Keys:
         return b"%b$%d\r\n%b\r\n" % (self._lpos_active, len(job_id), job_id)
 
     def probe(self, job_id: bytes) -> list[bytes]:
-        """All that tells where a job is: PROBE_WIDTH commands, answers for `where_of`."""
+        """All that tells, beside the hash, where a job is: answers for `where_of`."""
         lock = command(b"PTTL", self.base + job_id + b":lock")
         scores = [self.score(zset, job_id) for zset in _PROBED]
-        return [self.hash(job_id), self.is_active(job_id), lock, *scores]
+        return [self.is_active(job_id), lock, *scores]
+
+    def search(self, job_id: bytes) -> list[bytes]:
+        """A bounded search of the two lists in which jobs wait: SEARCH_WIDTH commands, answers for `waits_in`."""
+        element = b"$%d\r\n%b\r\n" % (len(job_id), job_id)
+        bound = b"$6\r\nMAXLEN\r\n$%d\r\n%d\r\n" % (len(str(_SEARCHED)), _SEARCHED)
+        head = [opening + element + bound for opening in self._lpos_waiting]
+        last = [opening + element + b"$4\r\nRANK\r\n$2\r\n-1\r\n" + bound for opening in self._lpos_waiting_last]
+        return [*head, *last, *self._waiting_sizes]
+
+    def entry(self, stream_id: bytes) -> bytes:
+        """The entry of this id, if it is there."""
+        return command(b"XRANGE", self.events, stream_id, stream_id)
+
+    def exists(self, job_id: bytes) -> bytes:
+        """Whether there is anything under a job's id."""
+        return command(b"EXISTS", self.base + job_id)
 
     def page(self, place: str, start: int, stop: int) -> bytes:
         """Ids of a place by index, both ends included; sorted sets from their high end."""
@@ -97,12 +151,6 @@ class Keys:
     def size(self, place: str) -> bytes:
         """Number of elements of a place (v4's markers in lists included)."""
         return command(b"LLEN" if place in LISTS else b"ZCARD", self.base + place.encode())
-
-
-def run_id(info: str) -> str:
-    """The id of the server's run, from INFO."""
-    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    return fields.get("run_id", "")
 
 
 def meta_pattern(prefix: str) -> bytes:
@@ -117,8 +165,8 @@ def queue_of_meta(prefix: str, key: str) -> str | None:
 
 
 def is_marker(element: str) -> bool:
-    """BullMQ 4 puts `0:<ms>` into lists to wake workers: no job."""
-    return element.startswith("0:")
+    """BullMQ 4 puts `0:<ms>` into lists to wake workers: no job. An id may read like that: a job has a hash."""
+    return _MARKER.fullmatch(element) is not None
 
 
 def is_job(hash_: Any) -> bool:
@@ -143,33 +191,80 @@ def added_job(flat: list[str]) -> str | None:
     return flat[3] if flat[2] == "jobId" else None
 
 
+def may_be_exhausted(fields: dict[str, str]) -> bool:
+    """Whether an entry is a `failed`, behind which the same script may have written a `retries-exhausted`."""
+    return fields.get("event") == FAILED
+
+
+def exhausted(fields: dict[str, str], job_id: str) -> int | None:
+    """The attempts made, where an entry is the `retries-exhausted` of this job and tells them."""
+    if fields.get("event") != RETRIES_EXHAUSTED or fields.get("jobId") != job_id:
+        return None
+    return number(fields.get("attemptsMade"))
+
+
+def job_of(flat: list[str]) -> str:
+    """The job's id of an entry, from its fields as redis gave them; empty where there is none in BullMQ's own place."""
+    return flat[3] if len(flat) >= 4 and flat[2] == "jobId" else ""  # noqa: PLR2004 - two fields
+
+
+def carries_job(flat: list[str]) -> bool:
+    """Whether the hash of an entry's job is read for it, from its fields as redis gave them."""
+    return len(flat) >= 4 and flat[1] in CARRIES_JOB and flat[0] == "event" and flat[2] == "jobId"  # noqa: PLR2004 - as above
+
+
 def split(fields: dict[str, str]) -> tuple[str | None, str]:
     """Take event word and job id (empty where the entry concerns no job) out of an entry's fields."""
     return fields.pop("event", None), fields.pop("jobId", "")
 
 
-def where_of(replies: list[Any], *, paused_list: bool) -> tuple[str | None, int | None, int | None]:
+class UnseenError(Exception):
+    """A place could not be read (another type, no right), and the job was in none of the others."""
+
+
+def where_of(replies: list[Any]) -> tuple[str | None, int | None, int | None]:
     """Place, due time (ms) and lock's time to live (ms) from the answers to `Keys.probe` after the hash.
 
-    BullMQ's own order; `wait` by elimination, since LPOS of a backlog would hold up the server.
+    BullMQ's own order. None for the place: in none of these, so the job waits, or is nowhere (`waits_in`).
+    Raises UnseenError.
     """
-    active, lock, *scores = (None if isinstance(reply, Exception) else reply for reply in replies)
-    lock_ttl_ms = None if lock is None or lock == -2 else max(int(lock), 0)  # noqa: PLR2004 - Redis: no such key
-    at = dict(zip(_PROBED, scores, strict=True))
-    for place in ("completed", "failed", "delayed", "prioritized"):
+    active, lock, *scores = replies
+    lock_ttl_ms = None if lock == -2 or isinstance(lock, Exception) else max(int(lock), 0)  # noqa: PLR2004 - no such key
+    at = dict(zip(_PROBED, scores, strict=True)) | {"active": active}
+    for place in ("completed", "failed", "delayed", "prioritized", "active", "waiting-children"):
         score = at[place]
-        if score is not None:
+        if score is not None and not isinstance(score, Exception):
             return place, due_at(score) if place == "delayed" else None, lock_ttl_ms
-    if active is not None:
-        return "active", None, lock_ttl_ms
-    if at["waiting-children"] is not None:
-        return "waiting-children", None, lock_ttl_ms
-    return "paused" if paused_list else "wait", None, lock_ttl_ms
+    unseen = next((score for score in at.values() if isinstance(score, Exception)), None)
+    if unseen is not None:
+        raise UnseenError from unseen
+    return None, None, lock_ttl_ms
+
+
+def waits_in(replies: list[Any], *, paused_list: bool) -> str | None:
+    """`wait` or `paused` from the answers to `Keys.search`; None where both were searched whole in vain.
+
+    In lists too long to be searched the place is what BullMQ's order leaves over. Raises UnseenError.
+    """
+    unseen = next((reply for reply in replies if isinstance(reply, Exception)), None)
+    if unseen is not None:
+        raise UnseenError from unseen
+    in_wait, in_paused, last_in_wait, last_in_paused, *lengths = replies
+    if in_wait is not None or last_in_wait is not None:
+        return "wait"
+    if in_paused is not None or last_in_paused is not None:
+        return "paused"
+    if max(lengths) <= 2 * _SEARCHED:
+        return None
+    return "paused" if paused_list else "wait"
 
 
 def due_at(score: float) -> int:
-    """Ms since the epoch at which a job of `delayed` is due: its low 12 bits are a counter in BullMQ 4."""
-    return int(float(score)) // _SCORE_UNIT
+    """Ms since the epoch at which a job of `delayed` is due: its low 12 bits are a counter in BullMQ 4.
+
+    A score may be infinite: then the nearest that fits into 64 bits.
+    """
+    return nearest(float(score) / _SCORE_UNIT)
 
 
 def moved_on(hash_: dict[str, str], replies: list[Any]) -> bool:
@@ -179,123 +274,3 @@ def moved_on(hash_: dict[str, str], replies: list[Any]) -> bool:
     if replies:
         return any(reply is not None for reply in replies)
     return "processedOn" in hash_
-
-
-# -- hash fields --------------------------------------------------------------------------------------------
-
-
-def _as_is(text: str) -> str:
-    return text
-
-
-def decode_job(hash_: dict[str, str], *, embed: bool = False) -> dict[str, Any]:
-    """A job's hash under our names; absent fields are absent keys.
-
-    `embed` leaves JSON texts as they are, checked, for `wire.dumps` to put in place: half the price, and
-    numbers keep every digit.
-    """
-    fields = _EMBEDDED if embed else _PARSED
-    job: dict[str, Any] = {}
-    for name, text in hash_.items():
-        field = fields.get(name)
-        if field is not None:
-            job[field[0]] = field[1](text)
-    job["attempts_made"] = number(hash_.get("attemptsMade")) or number(hash_.get("atm")) or 0
-    if "attemptsMade" in hash_:
-        job["counts_starts"] = True
-    job["stalled_count"] = number(hash_.get("stc")) or number(hash_.get("stalledCounter")) or 0
-    parent = parent_of(hash_)
-    if parent is not None:
-        job["parent"] = parent
-    return job
-
-
-def number(text: str | None) -> int | None:
-    """An integer from BullMQ's decimal text (BullMQ 4 writes some as floats), None where it is none."""
-    if text is None:
-        return None
-    try:
-        value = int(text)
-    except ValueError:
-        try:
-            value = int(float(text))
-        except (ValueError, OverflowError):
-            return None
-    return value if -_LARGEST <= value <= _LARGEST else None
-
-
-def parsed(text: str) -> Any:
-    """The JSON value, or the text itself where it is none."""
-    try:
-        return wire.loads(text)
-    except wire.JSONDecodeError:
-        lenient = _lenient(text)
-        return text if lenient is None else wire.loads(lenient)
-
-
-def embedded(text: str) -> Any:
-    """The JSON text, ready to be embedded, or the text as a string where it is none."""
-    try:
-        wire.loads(text)
-    except wire.JSONDecodeError:
-        lenient = _lenient(text)
-        return text if lenient is None else wire.Raw(lenient)
-    return wire.Raw(text)
-
-
-def _lenient(text: str) -> bytes | None:
-    """JSON that only strict UTF-8 readers refuse (JavaScript's lone surrogates), mended; None where it is no JSON."""
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-        mended = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
-        mended_text = mended.decode("utf-16", "replace").encode()
-        wire.loads(mended_text)
-    except (ValueError, RecursionError):
-        return None
-    return mended_text
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
-def parent_of(hash_: dict[str, str]) -> dict[str, Any] | None:
-    """`{"id", "queue", …}` of a child's parent, with whatever else BullMQ says of it."""
-    if "parent" in hash_:
-        parent = parsed(hash_["parent"])
-        if isinstance(parent, dict):
-            key = parent.pop("queueKey", None)
-            queue = key.rpartition(":")[2] if isinstance(key, str) else None
-            return {"id": parent.pop("id", None), "queue": queue, **parent}
-    if "parentKey" in hash_:
-        parts = hash_["parentKey"].split(":", 2)
-        if len(parts) == 3:  # noqa: PLR2004 - prefix, queue, id
-            return {"id": parts[2], "queue": parts[1]}
-    return None
-
-
-_LARGEST: Final = 2**63 - 1
-
-_PLAIN: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
-    "name": ("name", _as_is),
-    "failedReason": ("failed_reason", _as_is),
-    "defa": ("deferred_failure", _as_is),
-    "pb": ("processed_by", _as_is),
-    "rjk": ("repeat_job_key", _as_is),
-    "deid": ("deduplication_id", _as_is),
-    "timestamp": ("timestamp", number),
-    "delay": ("delay", number),
-    "priority": ("priority", number),
-    "processedOn": ("processed_on", number),
-    "finishedOn": ("finished_on", number),
-    "ats": ("attempts_started", number),
-}
-_JSON: Final = {
-    "data": "data",
-    "opts": "opts",
-    "progress": "progress",
-    "returnvalue": "return_value",
-    "stacktrace": "stacktrace",
-}
-_PARSED: Final = {**_PLAIN, **{name: (ours, parsed) for name, ours in _JSON.items()}}
-_EMBEDDED: Final = {**_PLAIN, **{name: (ours, embedded) for name, ours in _JSON.items()}}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams import topology, wire
 from streams.bridge.encode import Record
-from streams.bridge.stream import Stream, format_id
+from streams.bridge.history import Memory, Server, offset_of
+from streams.bridge.ids import format_id, parse_id
+from streams.bridge.stream import Stream
+from streams.bridge.walk import FIRST_SIGHT, pause_walk
 from streams.core.job import escape
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streams.settings import Settings
 
 
@@ -20,7 +25,9 @@ if TYPE_CHECKING:
 class Checkpoint:
     """`position` = the last entry on Kafka, `entries_added` = the stream's count then (None: unknown).
 
-    `snapshot` and `pausing` say what has to be begun again after a stop: `pending`, and `pause` or `resume`.
+    `epoch` counts the stream's histories; `run_id` `replid` `offset` `trail` tell a later start whether this one goes
+    on (history.py). `snapshot` `comparisons` `pausing` say what has to be begun again after a stop: `pending`, the
+    reasons and requests, and `pause` or `resume`. Release 0.1 had nothing of all that stands behind `at` but `pausing`.
     """
 
     source: str
@@ -32,6 +39,12 @@ class Checkpoint:
     snapshot: str
     at: int
     pausing: str | None = None
+    epoch: int = 0
+    replid: str = ""
+    offset: int | None = None
+    trail: str = ""
+    comparisons: list[list[str]] = field(default_factory=list)
+    observed_at: int = 0
 
 
 def key_of(bridge_id: str, source: str, queue: str) -> bytes:
@@ -41,18 +54,53 @@ def key_of(bridge_id: str, source: str, queue: str) -> bytes:
 
 def of_stream(stream: Stream, now_ms: int) -> Checkpoint:
     """The checkpoint that covers all that the stream has handed on."""
-    position = format_id(stream.position)
+    memory = stream.memory
+    pending = stream.comparisons.pending
     return Checkpoint(
         stream.source,
         stream.queue,
-        position,
-        stream.ordinal,
-        stream.run_id,
+        format_id(memory.position),
+        memory.ordinal,
+        memory.server.run_id,
         stream.paused,
-        stream.snapshot,
+        "pending" if pending else "done",
         now_ms,
         stream.pausing,
+        stream.epoch,
+        memory.server.replid,
+        offset_of(memory.samples, memory.position),
+        memory.trail,
+        pending,
+        stream.observed_at,
     )
+
+
+def resume(stream: Stream, known: Checkpoint) -> None:
+    """Go on where the checkpoint says, once it has been judged whether this is still its history."""
+    position = parse_id(known.position)
+    stream.position = stream.read_to = stream.settled = position
+    stream.ordinal = known.entries_added
+    stream.paused = known.paused
+    stream.epoch = known.epoch
+    stream.observed_at = known.observed_at
+    stream.memory = Memory(Server(known.run_id, known.replid), position, known.entries_added, known.trail)
+    if known.offset is not None:
+        stream.memory.sample(position, known.offset)
+    if known.pausing is not None:
+        stream.walks.append(pause_walk(paused=known.pausing == "pause"))
+    if known.snapshot == "pending":
+        for reason, request in known.comparisons or [[FIRST_SIGHT, ""]]:
+            stream.comparisons.ask(reason, request)
+    stream.unsure = True
+
+
+def epochs(known: Iterable[Checkpoint]) -> dict[tuple[str, str], int]:
+    """The highest epoch by source and queue, whichever bridge has written it: none may begin again below."""
+    highest: dict[tuple[str, str], int] = {}
+    for each in known:
+        queue = (each.source, each.queue)
+        highest[queue] = max(highest.get(queue, 0), each.epoch)
+    return highest
 
 
 def record(bridge_id: str, checkpoint: Checkpoint) -> Record:
@@ -64,8 +112,7 @@ def record(bridge_id: str, checkpoint: Checkpoint) -> Record:
 def decode(value: bytes) -> Checkpoint:
     """The inverse of `record`'s value. Raises ValueError or TypeError where it is none."""
     fields: dict[str, Any] = wire.loads(value)
-    known: dict[str, Any] = {name: fields.get(name) for name in Checkpoint.__dataclass_fields__}
-    return Checkpoint(**known)
+    return Checkpoint(**{name: fields[name] for name in Checkpoint.__dataclass_fields__ if name in fields})
 
 
 async def read_all(settings: Settings) -> dict[bytes, Checkpoint]:

@@ -19,7 +19,7 @@ def wanted(queue: str, queues: Sequence[str], exclude: Sequence[str]) -> bool:
 
 
 async def find(link: Link, prefix: str, queues: Sequence[str], exclude: Sequence[str]) -> set[str]:
-    """Names of all queues there are now. Raises one of link.Away."""
+    """Names of all that look like queues now, whatever they are. Raises one of link.Away."""
     found: set[str] = set()
     cursor = "0"
     pattern = bullmq.meta_pattern(prefix)

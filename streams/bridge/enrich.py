@@ -1,4 +1,4 @@
-"""Attach each entry's job: one MULTI per stream and turn, each job read once."""
+"""Attach each entry's job: each job of a stream's turn is read once, in MULTIs of bounded size."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from streams.bridge import bullmq
+from streams.bridge.ids import format_id
 from streams.bridge.looks import HEAD_WIDTH, Head, read_head
-from streams.bridge.stream import Entry, Stream, format_id
+from streams.bridge.sizes import MULTI_BYTES, MULTI_JOBS
+from streams.bridge.stream import Entry, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from streams.bridge.stream import Item, Known
 
@@ -23,60 +25,87 @@ class _Job:
 
 
 class Enrichment:
-    """The jobs of one turn's entries: what to ask of Redis, and where the answers go."""
+    """Some jobs of one turn's entries: one MULTI's commands, and where the answers go."""
 
-    def __init__(self, stream: Stream, items: Sequence[Item]) -> None:
-        """`items` are the turn's entries and looks, in order."""
-        self._jobs: dict[str, _Job] = {}
-        self._keys = stream.keys
-        self._early = stream.early
-        for item in items:
-            if isinstance(item, Entry) and item.job_id and item.event in bullmq.CARRIES_JOB:
-                self._add(item)
-
-    def _add(self, entry: Entry) -> None:
-        job = self._jobs.setdefault(entry.job_id, _Job())
-        job.entries.append(entry)
-        if entry.event != bullmq.STALLED:
-            job.waiting = entry if entry.event == bullmq.WAITING else None
-
-    @property
-    def commands(self) -> list[bytes]:
-        """The MULTI's commands; the head even where no job is asked for, since it tells what was lost."""
-        commands = list(self._keys.head)
-        for job_id, job in self._jobs.items():
-            asked = self._of_job(bullmq.raw(job_id), job)
+    def __init__(self, stream: Stream, jobs: dict[str, _Job]) -> None:
+        """The head is asked for even where no job is, since it tells what was lost."""
+        self._stream = stream
+        self._jobs = jobs
+        self.commands = list(stream.keys.head)
+        self.expected_bytes = 0
+        for job_id, job in jobs.items():
+            asked = self._of_job(job_id, job)
             job.width = len(asked)
-            commands.extend(asked)
-        return commands
+            self.commands.extend(asked)
+            self.expected_bytes += stream.sizes.of(job_id).size_bytes
 
-    def _of_job(self, job_id: bytes, job: _Job) -> list[bytes]:
-        keys = self._keys
+    def halves(self) -> list[Enrichment]:
+        """The same in two, where there are two jobs."""
+        if len(self._jobs) < 2:  # noqa: PLR2004 - nothing to divide
+            return [self]
+        jobs = list(self._jobs.items())
+        middle = len(jobs) // 2
+        return [Enrichment(self._stream, dict(jobs[:middle])), Enrichment(self._stream, dict(jobs[middle:]))]
+
+    def _of_job(self, job_id: str, job: _Job) -> list[bytes]:
+        keys, id_ = self._stream.keys, bullmq.raw(job_id)
+        hash_ = self._stream.sizes.command(keys, job_id)
         if job.waiting is None:
-            return [keys.hash(job_id)]
-        commands = [keys.hash(job_id), keys.score("prioritized", job_id)]
+            return [hash_]
+        commands = [hash_, keys.score("prioritized", id_)]
         if "prev" in job.waiting.fields:
-            left = [keys.is_active(job_id), keys.score("delayed", job_id), keys.score("waiting-children", job_id)]
-            commands.extend(left)
+            commands += [keys.is_active(id_), keys.score("delayed", id_), keys.score("waiting-children", id_)]
         return commands
 
     def apply(self, replies: list[Any]) -> Head:
-        """Put the answers into the entries."""
+        """Put the answers into the entries. Raises ResponseError where the stream itself cannot be read."""
         head = read_head(replies)
         as_of = format_id(head.at)
         at = HEAD_WIDTH
         for job_id, job in self._jobs.items():
-            hash_, *rest = replies[at : at + job.width]
+            reply, *rest = replies[at : at + job.width]
             at += job.width
-            known = self._early.pop(job_id, None) if self._early else None
-            if bullmq.is_job(hash_):
+            known = self._stream.early.get(job_id) if self._stream.early else None
+            hash_, left_out = self._stream.sizes.read(job_id, reply)
+            if hash_ is not None:
                 for entry in job.entries:
-                    entry.job, entry.job_as_of = hash_, as_of
+                    entry.job, entry.job_as_of, entry.left_out = hash_, as_of, left_out
                 if job.waiting is not None:
                     job.waiting.where = _where(hash_, rest)
             elif known is not None:
                 _apply_early(job, known)
         return head
+
+
+def enrichments(
+    stream: Stream, items: Sequence[Item], *, jobs: int = MULTI_JOBS, size_bytes: int = MULTI_BYTES
+) -> Iterator[Enrichment]:
+    """At least one, of at most so many jobs and bytes each. `items` are the turn's entries and looks, in order."""
+    group: dict[str, _Job] = {}
+    room = size_bytes
+    for job_id, job in _jobs_of(stream, items).items():
+        expected = stream.sizes.of(job_id).size_bytes
+        if group and (len(group) >= jobs or room < expected):
+            yield Enrichment(stream, group)
+            group, room = {}, size_bytes
+        group[job_id] = job
+        room -= expected
+    yield Enrichment(stream, group)
+
+
+def _jobs_of(stream: Stream, items: Sequence[Item]) -> dict[str, _Job]:
+    jobs: dict[str, _Job] = {}
+    for item in items:
+        if isinstance(item, Entry) and item.job_id and item.event in bullmq.CARRIES_JOB:
+            job = jobs.get(item.job_id)
+            if job is None:
+                if not stream.sizes.is_readable(item.job_id):
+                    continue
+                job = jobs[item.job_id] = _Job()
+            job.entries.append(item)
+            if item.event != bullmq.STALLED:
+                job.waiting = item if item.event == bullmq.WAITING else None
+    return jobs
 
 
 def _apply_early(job: _Job, known: Known) -> None:

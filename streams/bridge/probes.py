@@ -1,42 +1,72 @@
-"""Questions of the worker about single jobs: read from `probes`, handed to the streams concerned."""
+"""Questions about jobs and whole queues: read from `probes`, handed to the streams concerned."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams import topology, wire
-from streams.clock import wall_ms
+from streams.bridge.walk import DRIFT, GAP, REQUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from streams.bridge.metrics import Metrics
     from streams.bridge.outage import Outage
     from streams.settings import Settings
 
+_WHO: Final = "probes"
 STALE_MS: Final = 10_000
-REASONS: Final = frozenset(("probe", "verify", "snapshot"))
+_CREATE_TIME: Final = 0
+"""Kafka's word for record times that the producer has set."""
+OF_JOBS: Final = frozenset(("probe", "verify", "snapshot"))
+OF_QUEUES: Final = frozenset((REQUEST, DRIFT, GAP))
+_LONGEST_REQUEST: Final = 100
 
 
-def parse(value: bytes | None, now_ms: int) -> tuple[str, str, str, str] | None:
-    """Source, queue, job id, reason of a question; None where it is stale or none at all.
+class Question(NamedTuple):
+    """`job_id` is empty where the whole queue is to be compared; `request` = the id of that, if the asker has one."""
 
-    A question is only a wish: its asker asks again, so an old one is dropped.
+    source: str
+    queue: str
+    job_id: str
+    reason: str
+    request: str
+
+
+class DroppedError(Exception):
+    """The question will not be asked; the reason is its text."""
+
+
+def parse(value: bytes | None, sent_ms: int | None) -> Question:
+    """The question of a record. Raises DroppedError where it is stale or none at all.
+
+    `sent_ms` = the record's time by the asker's own clock (None: it is another's): what waited long before it was sent
+    is asked again by now. Clocks of two machines are not compared: one that is behind would get no answers.
     """
     try:
         asked: Any = wire.loads(value or b"")
         source, queue, job_id, reason = (asked[name] for name in ("source", "queue", "job_id", "reason"))
-        fresh = now_ms - int(asked["asked_at"]) <= STALE_MS
-    except (ValueError, TypeError, KeyError):
-        return None
-    texts = all(isinstance(text, str) and text for text in (source, queue, job_id))
-    return (source, queue, job_id, reason) if fresh and texts and reason in REASONS else None
+        question = Question(source, queue, job_id, reason, asked.get("request") or "")
+        waited_ms = 0 if sent_ms is None else sent_ms - int(asked["asked_at"])
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        raise DroppedError("malformed") from None
+    if not all(isinstance(part, str) for part in question) or not question.source or not question.queue:
+        raise DroppedError("malformed")
+    if question.reason not in (OF_JOBS if question.job_id else OF_QUEUES) or len(question.request) > _LONGEST_REQUEST:
+        raise DroppedError("malformed")
+    if waited_ms > STALE_MS:
+        raise DroppedError("stale")
+    return question
 
 
-async def listen(settings: Settings, outage: Outage, ask: Callable[[str, str, str, str], None]) -> None:
-    """Call `ask(source, queue, job_id, reason)` for each question from now on, until cancelled."""
+Ask = Callable[[Question], str | None]
+"""Takes a question; returns why it is dropped, if it is."""
+
+
+async def listen(settings: Settings, outage: Outage, metrics: Metrics, ask: Ask) -> None:
+    """Call `ask` for each question from now on, until cancelled."""
     while True:
         consumer = _consumer(settings)
         try:
@@ -45,22 +75,30 @@ async def listen(settings: Settings, outage: Outage, ask: Callable[[str, str, st
             partitions = [TopicPartition(name, p) for p in range(settings.kafka.partitions)]
             consumer.assign(partitions)
             await consumer.seek_to_end(*partitions)
-            await _pass_on(consumer, ask)
+            outage.over("kafka", who=_WHO)
+            await _pass_on(consumer, metrics, ask)
         except (KafkaError, OSError, TimeoutError) as error:
-            await outage.wait("kafka", error)
+            await outage.wait("kafka", error, _WHO)
         finally:
             await consumer.stop()
 
 
-async def _pass_on(consumer: AIOKafkaConsumer, ask: Callable[[str, str, str, str], None]) -> None:
+async def _pass_on(consumer: AIOKafkaConsumer, metrics: Metrics, ask: Ask) -> None:
     while True:
         batches = await consumer.getmany(timeout_ms=1000)
-        now_ms = wall_ms()
         for records in batches.values():
             for record in records:
-                asked = parse(record.value, now_ms)
-                if asked is not None:
-                    ask(*asked)
+                sent_ms = record.timestamp if record.timestamp_type == _CREATE_TIME else None
+                dropped = _asked(record.value, sent_ms, ask)
+                if dropped is not None:
+                    metrics.inc("bridge_probes_dropped_total", 1, {"reason": dropped})
+
+
+def _asked(value: bytes | None, sent_ms: int | None, ask: Ask) -> str | None:
+    try:
+        return ask(parse(value, sent_ms))
+    except DroppedError as error:
+        return str(error)
 
 
 def _consumer(settings: Settings) -> AIOKafkaConsumer:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced, RecordListTooLargeError
 from aiokafka.producer import sender
 
-from streams import topology
-from streams.bridge import checkpoint
+from streams import admin, topology
+from streams.bridge import checkpoint, encode
 from streams.bridge.checkpoint import Checkpoint
 from streams.bridge.fence import Holder, holder
+from streams.bridge.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,10 +26,21 @@ if TYPE_CHECKING:
     from streams.bridge.outage import Outage
     from streams.settings import Settings
 
-MAX_BATCH_BYTES = 950_000
-_TRANSACTION_TIMEOUT_S = 60.0
+log = logging.getLogger(__name__)
+
+MAX_BATCH_BYTES: Final = 950_000
+_AROUND_BYTES: Final = 320
+"""Headers of most records, and the record's own fields."""
+MOST_BYTES: Final = 8_000_000
+"""Of a transaction: what takes seconds to write holds up every reader of committed records for as long."""
+_RECORD_BYTES: Final = 400
+"""Headers and what a record takes in memory beside key and value."""
+_MERGED_BYTES: Final = MOST_BYTES // 4
+_TRANSACTION_TIMEOUT_S: Final = 15.0
+_EXPIRED_S: Final = 60.0
 _START_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 3.0
+_WRITTEN = (topology.EVENTS, topology.CHECKPOINTS, topology.HEALTH, topology.DEAD_LETTERS)
 _NEEDED = (topology.EVENTS, topology.PROBES, topology.CHECKPOINTS, topology.HEALTH, topology.DEAD_LETTERS)
 
 # A transaction begun while the markers of the last are being written waits this long, not 20 ms.
@@ -44,17 +57,34 @@ class TopicsMissingError(Exception):
 
 @dataclass(slots=True)
 class Chunk:
-    """What goes out together. `on_committed` is called once it is on Kafka."""
+    """What goes out together. `on_committed` is called once it is on Kafka, `held` once it is held no more."""
 
     records: list[Record] = field(default_factory=list)
     checkpoints: dict[bytes, Checkpoint] = field(default_factory=dict)
     on_committed: list[Callable[[], None]] = field(default_factory=list)
+    held: list[Callable[[], None]] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Records whose bytes count."""
+        before = len(self.records)
+        self.records.extend(records)
+        own = self.records[before:]
+        self.size_bytes += sum([len(record.value) + len(record.key) for record in own]) + _RECORD_BYTES * len(own)
 
     def add(self, other: Chunk) -> None:
         """Append another chunk, made later."""
         self.records.extend(other.records)
         self.checkpoints.update(other.checkpoints)
         self.on_committed.extend(other.on_committed)
+        self.held.extend(other.held)
+        self.size_bytes += other.size_bytes
+
+    def forget(self) -> None:
+        """It is held no more."""
+        for done in self.held:
+            done()
+        self.held.clear()
 
 
 class Publisher:
@@ -72,6 +102,8 @@ class Publisher:
         self._queue: asyncio.Queue[Chunk] = asyncio.Queue(maxsize=1)
         self._transactional = settings.delivery == "exactly_once"
         self._transactional_id = settings.bridge_transactional_id
+        self.limits = Limits()
+        """How large records may be, as the topics say."""
 
     async def start(self) -> dict[bytes, Checkpoint]:
         """Fence any older bridge of this id, then read where it stopped. Retries until Kafka is there.
@@ -102,7 +134,7 @@ class Publisher:
         while True:
             chunk = await self._queue.get()
             parts = 1
-            while not self._queue.empty():
+            while not self._queue.empty() and chunk.size_bytes < _MERGED_BYTES:
                 chunk.add(self._queue.get_nowait())
                 parts += 1
             await self._publish(chunk)
@@ -127,6 +159,7 @@ class Publisher:
                 watch.cancel()
         self._outage.over("kafka")
         self._committed.update(chunk.checkpoints)
+        chunk.forget()
         for done in chunk.on_committed:
             done()
 
@@ -159,11 +192,17 @@ class Publisher:
     def _batches(self, records: list[Record]) -> list[Any]:
         batch = self._producer.create_batch()
         batches = [batch]
+        # What the broker bounds is a batch: no topic gets a larger one than it takes, however it is compressed.
+        most_bytes = min(MAX_BATCH_BYTES, self.limits.of(records[0].topic) * 9 // 10)
+        room = most_bytes
         for _topic, _partition, key, value, timestamp_ms, headers in records:
-            if batch.append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
+            room -= len(value) + len(key) + _AROUND_BYTES
+            full = room < 0 and batch.record_count()
+            if full or batch.append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
                 batch = self._producer.create_batch()
                 batches.append(batch)
                 batch.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
+                room = most_bytes - len(value) - len(key) - _AROUND_BYTES
         return batches
 
     async def _recovered(self, chunk: Chunk, error: Exception) -> bool:
@@ -171,12 +210,17 @@ class Publisher:
         if isinstance(error, ProducerFenced) and not self._expired:
             raise FencedError from error
         await self._close()
+        refused = isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError))
+        if refused:
+            log.warning("a topic takes smaller records than before: its limit is read again")
         await self._outage.wait("kafka", error)
         before = self._committed
         now = await self.start()
         done = [_covers(now.get(key), wanted) for key, wanted in chunk.checkpoints.items()]
         if done and all(done):
             return True
+        if refused:
+            self._make_fit(chunk)
         if any(now.get(key) != before.get(key) for key in chunk.checkpoints) and self._transactional:
             raise FencedError from error
         return False
@@ -184,7 +228,7 @@ class Publisher:
     @property
     def _expired(self) -> bool:
         """Whether the broker may have ended the transaction itself, which looks like a takeover."""
-        return time.monotonic() - self._begun_at >= _TRANSACTION_TIMEOUT_S
+        return time.monotonic() - self._begun_at >= _EXPIRED_S
 
     async def _open(self) -> dict[bytes, Checkpoint]:
         options = self._settings.kafka.client()
@@ -206,6 +250,7 @@ class Publisher:
             if self._transactional:
                 self._held = await holder(self._producer.client, self._transactional_id)
         await self._check_topics(self._producer)
+        await self._learn_limits()
         return await checkpoint.read_all(self._settings)
 
     async def _check_holder(self) -> None:
@@ -235,6 +280,17 @@ class Publisher:
                 f"{', '.join(wrong)}: not there, with another number of partitions, or not to be used by this Kafka "
                 "user (bullmq-streams doctor says which)"
             )
+
+    def _make_fit(self, chunk: Chunk) -> None:
+        """The same chunk again would be refused again: what does not fit any more is made lighter, or a dead letter."""
+        chunk.records[:] = [fitted for record in chunk.records for fitted in encode.fit(record, self.limits)]
+
+    async def _learn_limits(self) -> None:
+        """What the topics take; where that may not be asked, what was known."""
+        found = await admin.record_limits(self._settings, _WRITTEN)
+        for topic in set(_WRITTEN) - found.keys():
+            log.info("%s may not be described: its records are held to %d bytes", topic, self.limits.of(topic))
+        self.limits.learn(found)
 
     async def close(self) -> None:
         """Close the producer, bounded; an open transaction is left for the next start to end."""

@@ -1,35 +1,43 @@
-"""One source: its connections, its queues as they are found, and what runs beside the pump."""
+"""One source: its connections, and what runs beside the pump."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from streams.bridge import bullmq, checkpoint, discovery, sequencer
-from streams.bridge.bullmq import Keys
+from streams import topology
+from streams.bridge import bullmq, encode, judging, sequencer
+from streams.bridge.asking import Asking
 from streams.bridge.early import TICK_S, Early
 from streams.bridge.health import HEARTBEAT_S, Health
-from streams.bridge.link import Away, Link
-from streams.bridge.looks import read_head
+from streams.bridge.identity import Identity, Reach
+from streams.bridge.link import Away, Link, Refused
+from streams.bridge.looks import HEAD_WIDTH, read_head
 from streams.bridge.pump import Pump
+from streams.bridge.queues import Queues
 from streams.bridge.reader import Reader
-from streams.bridge.stream import Stream, parse_id
+from streams.bridge.refusal import Refusals
 from streams.bridge.tasks import run_beside
-from streams.bridge.walk import pause_walk, snapshot_walk
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from streams.bridge.buffer import Buffer
     from streams.bridge.checkpoint import Checkpoint
-    from streams.bridge.looks import Head
-    from streams.bridge.metrics import Metrics
+    from streams.bridge.history import Past, Server
+    from streams.bridge.metrics import Metrics, Pulse
     from streams.bridge.outage import Outage
     from streams.bridge.publish import Publisher
+    from streams.bridge.stream import Stream
     from streams.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_COUNTED_AT_ONCE = 200
+_BEAT_S = 5.0
+_LONGEST_PAUSE_S = 60.0
 
 
 class Source:
@@ -43,119 +51,132 @@ class Source:
         buffer: Buffer,
         outage: Outage,
         metrics: Metrics,
+        pulse: Pulse,
     ) -> None:
-        """`publisher`, `buffer`, `outage` and `metrics` are shared by all sources."""
+        """All but `name` are shared by all sources."""
         self.name = name
-        self._settings = settings
         self._config = settings.sources[name]
-        self._outage = outage
-        outage.expect(self._what)
+        self._reach = Reach(outage, name if len(settings.sources) > 1 else "")
+        self._pulse = pulse
         url = self._config.url.get_secret_value()
-        self._links = [Link(url) for _ in range(4)]
-        reading, pumping, self._finding, self._prefetching = self._links
+        self._identity = Identity(
+            allow_replica=self._config.allow_replica, changed=self._doubt_all, renamed=self._rename
+        )
+        reading = Link(url, partial(self._identity.connected, reads=True))
+        others = [Link(url, partial(self._identity.connected, reads=False)) for _ in range(4)]
+        self._links = self._identity.links = [reading, *others]
+        pumping, finding, prefetching, self._counting = others
         self._health = Health(metrics)
-        self._pump = Pump(settings, pumping, publisher, buffer, self._health, metrics)
-        self._early = Early(buffer)
-        self._reader = Reader(reading, buffer, self._pump.work, self._early)
-        self._streams: dict[str, Stream] = {}
-        self._known: dict[bytes, Checkpoint] = {}
-        self._run_id = ""
+        refusals = Refusals(name, metrics)
+        asking = Asking(name, pumping, self._reach, metrics)
+        self._pump = Pump(settings, asking, self._identity, publisher, buffer, self._health, metrics, refusals)
+        self._early = None
+        if settings.bridge.enrich:
+            self._early = Early(prefetching, buffer, lambda: publisher.limits.of(topology.EVENTS))
+        self._queues = Queues(name, settings, finding, refusals, metrics)
+        heard, failed = self._identity.heard, self._queues.failed
+        self._reader = Reader(reading, buffer, self._pump.work, self._early, failed, heard)
+        self._queues.serve(self._pump, self._reader, self._early)
 
     @property
-    def _what(self) -> str:
-        return f"redis ({self.name})" if len(self._settings.sources) > 1 else "redis"
+    def streams(self) -> Iterable[Stream]:
+        """All queues that are open."""
+        return self._queues.streams.values()
+
+    def _doubt_all(self) -> None:
+        """Another server, or another connection: whatever is read now may be another history."""
+        for stream in self.streams:
+            stream.unsure = True
+        self._pump.work.set()
+
+    def _rename(self, server: Server) -> None:
+        for stream in self.streams:
+            if not stream.unsure:
+                stream.memory.server = server
 
     async def run(self, known: dict[bytes, Checkpoint], stop: asyncio.Event) -> None:
         """Until `stop`; by then all that was handed over is complete up to each stream's position."""
-        self._known = known
+        self._queues.begin(known)
         helpers = [
-            self._repeat(self._find, self._config.discover_interval_s),
-            self._repeat(self._reader.step, 0),
-            self._repeat(self._count, HEARTBEAT_S),
+            self._repeat("finder", self._queues.find, self._config.discover_interval_s),
+            self._repeat("reader", self._reader.step, 0),
+            self._repeat("counter", self._count, HEARTBEAT_S),
         ]
-        if self._settings.bridge.enrich:
-            helpers.append(self._repeat(lambda: self._early.step(self._prefetching), TICK_S))
+        if self._early is not None:
+            helpers.append(self._repeat("early", self._early.step, TICK_S))
+        name = self._loop("pump")
+        self._pump.beat = lambda: self._pulse.beat(name)
         try:
-            await run_beside(self._pump.run(stop, self._outage, self._what), helpers)
+            await run_beside(self._pump.run(stop), helpers)
         finally:
             for link in self._links:
                 await link.close()
 
-    def ask(self, queue: str, job_id: str, reason: str) -> None:
-        """Look at a job soon; asked twice before the look, it is looked at once."""
-        stream = self._streams.get(queue)
-        if stream is not None and stream.wanted.get(job_id) != "probe":
-            stream.wanted[job_id] = reason
-            self._pump.work.set()
+    def ask(self, queue: str, job_id: str, reason: str, request: str = "") -> str | None:
+        """Look at a job soon, or compare the whole queue (empty `job_id`): why that will not be done, if it will not.
 
-    async def _repeat(self, step: Callable[[], Awaitable[bool]], pause_s: float) -> None:
+        Asked twice before the look, it is looked at once.
+        """
+        stream = self._queues.streams.get(queue)
+        if stream is None:
+            return self._queues.ask(queue, job_id, reason, request)
+        self._pump.work.set()
+        return stream.ask(job_id, reason, request)
+
+    def _loop(self, who: str) -> str:
+        return f"{self.name} {who}"
+
+    async def _repeat(self, who: str, step: Callable[[], Awaitable[bool]], pause_s: float) -> None:
         """`step` tells whether Redis has answered."""
+        name, faults = self._loop(who), 0
         while True:
+            self._pulse.beat(name)
             try:
                 answered = await step()
             except Away as error:
-                self._run_id = ""
-                await self._outage.wait(self._what, error)
+                await self._reach.wait(error, who)
+            except Exception as error:  # noqa: BLE001 - one helper's fault must not end the others
+                faults += 1
+                log.error("%s failed, going on: %s", name, encode.where(error))  # noqa: TRY400 - the text may hold data
+                await self._pause(name, min(2.0**faults, _LONGEST_PAUSE_S))
             else:
+                faults = 0
                 if answered:
-                    self._outage.over(self._what)
-                await asyncio.sleep(pause_s)
+                    self._reach.over(who)
+                await self._pause(name, pause_s)
 
-    async def _find(self) -> bool:
-        config = self._config
-        if not self._run_id:
-            self._run_id = bullmq.run_id(await self._finding.call(b"INFO", b"server"))
-            for stream in self._streams.values():
-                stream.run_id = self._run_id
-        found = await discovery.find(self._finding, config.prefix, config.queues, config.exclude)
-        for queue in sorted(found - self._streams.keys()):
-            await self._open(queue)
-        return True
-
-    async def _open(self, queue: str) -> None:
-        stream = Stream(self.name, queue, Keys(self._config.prefix, queue), run_id=self._run_id)
-        (replies,) = await self._finding.multi([stream.keys.head])
-        known = self._known.get(checkpoint.key_of(self._settings.bridge.id, self.name, queue))
-        if known is None:
-            await self._first_sight(stream, read_head(replies))
-        else:
-            resume(stream, known)
-        if stream.snapshot == "pending":
-            stream.walks.append(snapshot_walk())
-        self._streams[queue] = stream
-        self._pump.add(stream)
-        self._reader.add(stream)
-        log.info("reading queue %s of source %s from %s-%s", queue, self.name, *stream.position)
-
-    async def _first_sight(self, stream: Stream, head: Head) -> None:
-        stream.paused = head.paused
-        stream.dirty = True
-        stream.snapshot = "pending" if self._settings.bridge.snapshot else "done"
-        if self._settings.bridge.start == "end":
-            stream.position = stream.read_to = stream.settled = head.at
-            stream.ordinal = head.added or 0
-            return
-        stream.ordinal = (head.added or 0) - head.length
-        first = await self._finding.call(b"XRANGE", stream.keys.events, b"-", b"+", b"COUNT", b"1000")
-        stream.paused = sequencer.initial_pause((tuple(entry) for entry in first), now_paused=head.paused)
+    async def _pause(self, name: str, pause_s: float) -> None:
+        """A loop that waits on purpose does not stand still."""
+        while pause_s > _BEAT_S:
+            await asyncio.sleep(_BEAT_S)
+            self._pulse.beat(name)
+            pause_s -= _BEAT_S
+        await asyncio.sleep(pause_s)
 
     async def _count(self) -> bool:
-        """Jobs by place, for the heartbeats."""
-        streams = list(self._streams.values())
-        groups = [[stream.keys.size(place) for place in bullmq.PLACES] for stream in streams]
-        for stream, sizes in zip(streams, await self._finding.multi(groups), strict=True):
-            stream.counts = {
-                place: size for place, size in zip(bullmq.PLACES, sizes, strict=True) if isinstance(size, int)
-            }
+        """For the heartbeats: jobs by place, without a place that cannot be counted, and the stream's last entry."""
+        streams = [stream for stream in self.streams if not stream.refused]
+        for at in range(0, len(streams), _COUNTED_AT_ONCE):
+            part = streams[at : at + _COUNTED_AT_ONCE]
+            groups = [[*stream.keys.head, *(stream.keys.size(place) for place in bullmq.PLACES)] for stream in part]
+            read = [sequencer.read_so_far(stream) for stream in part]
+            answers = await self._counting.transactions(groups)
+            for stream, up_to, replies in zip(part, read, answers, strict=True):
+                if isinstance(replies, Exception):
+                    self._queues.failed(stream, replies)
+                    continue
+                self._learn(stream, up_to, replies)
         self._health.due = True
         return bool(streams)
 
-
-def resume(stream: Stream, known: Checkpoint) -> None:
-    """Go on where the checkpoint says."""
-    stream.position = stream.read_to = stream.settled = parse_id(known.position)
-    stream.ordinal = known.entries_added
-    stream.paused = known.paused
-    stream.snapshot = known.snapshot
-    if known.pausing is not None:
-        stream.walks.append(pause_walk(paused=known.pausing == "pause"))
+    def _learn(self, stream: Stream, read: Past, replies: list[Any]) -> None:
+        try:
+            head = read_head(replies)
+        except Refused as error:
+            self._queues.failed(stream, error)
+            return
+        stream.last = head.at
+        sizes = zip(bullmq.PLACES, replies[HEAD_WIDTH:], strict=True)
+        stream.counts = {place: size for place, size in sizes if isinstance(size, int)}
+        if not stream.unsure and (judging.doubt(stream, read, head) or sequencer.is_exhausted(stream, read, head)):
+            self._pump.work.set()

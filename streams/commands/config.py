@@ -12,6 +12,7 @@ import typer
 from pydantic import SecretStr
 
 from streams.commands import console
+from streams.escape import printable
 from streams.settings import ConfigError, Settings, load, schema
 from streams.settings.url import MASK, masked
 
@@ -29,7 +30,7 @@ def check(files: Sequence[Path], *, as_json: bool) -> int:
         console.print_json({"ok": True, "errors": [], "warnings": list(settings.warnings)})
         return 0
     for warning in settings.warnings:
-        typer.secho(f"warning: {warning}", err=True, fg=typer.colors.YELLOW)
+        typer.secho(f"warning: {printable(warning)}", err=True, fg=typer.colors.YELLOW)
     console.line(("the configuration is valid", "green"))
     return 0
 

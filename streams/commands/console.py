@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from streams import wire
+from streams.escape import printable, printable_json
 
 
 def out() -> Console:
@@ -17,19 +18,14 @@ def out() -> Console:
 
 
 def line(*parts: tuple[str, str]) -> None:
-    """One line of (text, style) parts."""
+    """One line of (text, style) parts, whatever is in the texts."""
     out().print(Text.assemble(*((printable(text), style) for text, style in parts)))
 
 
 def print_json(value: Any) -> None:
     """One line of JSON."""
-    sys.stdout.write(wire.dumps(value).decode() + "\n")
+    sys.stdout.write(printable_json(wire.dumps(value).decode()) + "\n")
     sys.stdout.flush()
-
-
-def printable(text: str) -> str:
-    """Text of other people's jobs, without what could steer the terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
 def text(value: str) -> Text:

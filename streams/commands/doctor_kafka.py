@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from streams import admin, topology
 from streams.admin import Cluster, TopicError
-from streams.commands import errors, topics
+from streams.commands import doctor_clocks, errors, topics
 from streams.commands.errors import CommandError
 from streams.commands.findings import Finding
 from streams.commands.reading import reader
@@ -22,12 +22,26 @@ async def examine(settings: Settings) -> list[Finding]:
     findings: list[Finding] = []
     try:
         with errors.kafka(settings):
+            addresses = await admin.advertised(settings)
+            findings += judge_addresses(addresses)
+            if addresses and all(reason for _, reason in addresses):
+                return findings  # all else would only time out
             async with admin.cluster(settings) as cluster:
                 async for finding in _examine(cluster, settings):
-                    findings.append(finding)  # noqa: PERF401 - those before an error are to be kept
+                    findings.append(finding)
     except CommandError as error:
         findings.append(Finding("error", CHECK, error.message, error.remedy))
     return findings
+
+
+def judge_addresses(addresses: Sequence[tuple[str, str]]) -> list[Finding]:
+    """Whether clients come to the brokers by the names that these give themselves."""
+    remedy = "set advertised.listeners of that broker to an address that this host reaches, or open the way to it"
+    return [
+        Finding("error", CHECK, f"a broker names itself {address}, where it cannot be reached: {reason}", remedy)
+        for address, reason in addresses
+        if reason
+    ]
 
 
 async def _examine(cluster: Cluster, settings: Settings) -> AsyncIterator[Finding]:
@@ -43,6 +57,8 @@ async def _examine(cluster: Cluster, settings: Settings) -> AsyncIterator[Findin
     for finding in (*await _topics(cluster, settings), *await _coordinators(cluster, settings)):
         yield finding
     yield await _reading(settings)
+    async for finding in doctor_clocks.examine(settings):
+        yield finding
 
 
 async def _auto_create(cluster: Cluster) -> Finding:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from streams.bridge import bullmq, discovery
+from redis.exceptions import ResponseError
+
+from streams.bridge import bullmq
 from streams.bridge.link import Away, Link
+from streams.commands import doctor_queues
 from streams.commands.findings import Finding, Level
+from streams.escape import printable
 from streams.settings import Source
 from streams.settings.url import masked
 
 TIMEOUT_S: Final = 5.0
 LEAST_VERSION: Final = 7
-LEAST_BULLMQ: Final = 4
-DEFAULT_ENTRIES: Final = 10_000
 SKEW_WARNING_S: Final = 1.0
 SKEW_ERROR_S: Final = 60.0
 """Records carry Redis' time; Kafka is told one that is a minute ahead at most."""
-_SHOWN: Final = 5
-
 _PROBE: Final = "bullmq-streams-doctor"
 
 
@@ -35,12 +36,20 @@ async def examine(name: str, source: Source) -> list[Finding]:
         await link.connect()
     except (*Away, ValueError, TypeError) as error:
         return [_unreachable(check, url, error)]
+    findings: list[Finding] = []
     try:
-        return [finding async for finding in _examine(check, source, link)]
+        async for finding in _examine(check, source, link):
+            findings.append(finding)  # noqa: PERF401 - those before an error are to be kept
+    except ResponseError as error:
+        remedy = "see what the server's log says; other commands of it were answered"
+        findings.append(
+            Finding("error", check, f"{masked(url)} refuses a command: {printable(str(error), 200)}", remedy)
+        )
     except Away as error:
-        return [_unreachable(check, url, error)]
+        findings.append(_unreachable(check, url, error))
     finally:
         await link.close()
+    return findings
 
 
 def _unreachable(check: str, url: str, error: Exception) -> Finding:
@@ -61,24 +70,26 @@ def _first_line(text: str) -> str:
 
 
 async def _examine(check: str, source: Source, link: Link) -> AsyncIterator[Finding]:
-    refused = await missing_rights(link, source.prefix)
-    if refused:
-        yield _rights(check, source, refused)
+    rights = await missing_rights(link, source)
+    if rights.commands or rights.queues:
+        yield _rights(check, source, rights)
     else:
         yield Finding("ok", check, "reachable, and all that the bridge reads may be read")
-    if "info" not in refused:
+    if "info" not in rights.commands:
         for finding in judge_server(check, _info(await link.call(b"INFO"))):
             yield finding
-    if "time" not in refused:
+    if "role" not in rights.commands:
+        yield judge_role(check, await link.call(b"ROLE"), allow_replica=source.allow_replica)
+    if "time" not in rights.commands:
         yield await _clock(check, link)
-    if not refused & {"scan", "hmget", _KEYS}:
-        async for finding in _queues(check, source, link):
+    if not rights.commands & {"scan", "hmget", "xinfo|stream", "exists", "time"}:
+        async for finding in doctor_queues.examine(check, source, link):
             yield finding
 
 
 # -- rights ---------------------------------------------------------------------------------------------------
 
-_KEYS: Final = "the keys"
+_READ_KEY: Final = (b"EXISTS", b"KEY")
 
 
 # All that the bridge sends, harmless: the key is nobody's. By the names that ACL gives them; KEY is replaced.
@@ -87,6 +98,7 @@ COMMANDS: Final[dict[str, tuple[bytes, ...]]] = {
     "xrange": (b"XRANGE", b"KEY", b"-", b"+", b"COUNT", b"1"),
     "xinfo|stream": (b"XINFO", b"STREAM", b"KEY"),
     "hgetall": (b"HGETALL", b"KEY"),
+    "hstrlen": (b"HSTRLEN", b"KEY", b"data"),
     "hmget": (b"HMGET", b"KEY", b"version"),
     "lpos": (b"LPOS", b"KEY", b"1"),
     "lrange": (b"LRANGE", b"KEY", b"0", b"0"),
@@ -99,32 +111,65 @@ COMMANDS: Final[dict[str, tuple[bytes, ...]]] = {
     "scan": (b"SCAN", b"0", b"COUNT", b"1"),
     "time": (b"TIME",),
     "info": (b"INFO", b"server"),
+    "role": (b"ROLE",),
     "ping": (b"PING",),
     "multi": (b"MULTI",),
     "exec": (b"EXEC",),
 }
 
 
-async def missing_rights(link: Link, prefix: str) -> set[str]:
-    """Commands that this user may not use, by their ACL names; _KEYS where it may not read the queues' keys."""
-    key = bullmq.Keys(prefix, _PROBE).base + b"none"
-    commands = [bullmq.command(*(key if part == b"KEY" else part for part in parts)) for parts in COMMANDS.values()]
-    replies = await link.send(commands, len(commands))
-    refused = set()
-    for name, reply in zip(COMMANDS, replies, strict=True):
-        if isinstance(reply, Exception) and "permission" in str(reply):
-            # `… has no permissions to access one of the keys used …` (Redis) or `… access a key` (Valkey)
-            refused.add(_KEYS if "key" in str(reply).lower() and "command" not in str(reply).lower() else name)
-    return refused
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a user lacks: commands by their ACL names, and patterns of `queues` whose keys it may not read."""
+
+    commands: frozenset[str]
+    queues: tuple[str, ...]
 
 
-def _rights(check: str, source: Source, refused: set[str]) -> Finding:
+async def missing_rights(link: Link, source: Source) -> Rights:
+    """Tries just what this configuration reads: each command once, on one key that each pattern would lead to."""
+    bases = [bullmq.Keys(source.prefix, sample(pattern)).base + b"none" for pattern in source.queues]
+    commands = [
+        bullmq.command(*(bases[0] if part == b"KEY" else part for part in parts)) for parts in COMMANDS.values()
+    ]
+    keys = [bullmq.command(*(base if part == b"KEY" else part for part in _READ_KEY)) for base in bases]
+    replies = await link.send([*commands, *keys], len(commands) + len(keys))
+    refused = [is_refusal(reply) for reply in replies]
+    lacking = {name for name, why in zip(COMMANDS, refused, strict=False) if why == "command"}
+    hidden = [pattern for pattern, why in zip(source.queues, refused[len(commands) :], strict=True) if why == "key"]
+    if not hidden and "key" in refused[: len(commands)]:
+        hidden = [source.queues[0]]
+    return Rights(frozenset(lacking), tuple(hidden))
+
+
+def is_refusal(reply: Any) -> str:
+    """`command` or `key` where an answer says that the user may not; else empty."""
+    text = str(reply).lower() if isinstance(reply, Exception) else ""
+    if "permission" not in text:
+        return ""
+    # `… has no permissions to access one of the keys used …` (Redis) or `… access a key` (Valkey)
+    return "key" if "key" in text and "command" not in text else "command"
+
+
+def sample(pattern: str) -> str:
+    """A name that the glob pattern matches and that no queue is likely to have."""
+    name = re.sub(r"\[(!?)([^]]+)\]", lambda found: "~" if found[1] else found[2][0], pattern)
+    return name.replace("*", _PROBE).replace("?", "~")
+
+
+def _rights(check: str, source: Source, rights: Rights) -> Finding:
     user = unquote(urlsplit(source.url.get_secret_value()).username or "default")
-    commands = sorted(refused - {_KEYS})
-    rules = [*([f"%R~{source.prefix}:*"] if _KEYS in refused else []), *(f"+{name}" for name in commands)]
-    what = [*([f"read the keys {source.prefix}:*"] if _KEYS in refused else []), *commands]
+    commands = sorted(rights.commands)
+    keys = [_key_pattern(source.prefix, pattern) for pattern in rights.queues]
+    what = [*([f"read the keys {', '.join(keys)}"] if keys else []), *commands]
+    rules = [*(f"%R~{key}" for key in keys), *(f"+{name}" for name in commands)]
     message = f"the user {user} may not: {', '.join(what)}"
     return Finding("error", check, message, f"as an administrator: ACL SETUSER {user} {' '.join(rules)}")
+
+
+def _key_pattern(prefix: str, pattern: str) -> str:
+    """The keys of all queues that match; a glob of Redis says [^a] for what one of Python says [!a]."""
+    return f"{prefix}:*" if pattern == "*" else f"{prefix}:{pattern.replace('[!', '[^')}:*"
 
 
 # -- the server -----------------------------------------------------------------------------------------------
@@ -141,7 +186,7 @@ def judge_server(check: str, info: dict[str, str]) -> Iterator[Finding]:
     valkey = info.get("valkey_version")
     version = valkey or info.get("redis_version", "?")
     name = "Valkey" if valkey else "Redis"
-    if valkey or _major(version) >= LEAST_VERSION:
+    if valkey or doctor_queues.major(version) >= LEAST_VERSION:
         yield Finding("ok", check, f"{name} {version}")
     else:
         message = f"{name} {version} does not count a stream's entries: lost ones cannot be told"
@@ -156,9 +201,18 @@ def judge_server(check: str, info: dict[str, str]) -> Iterator[Finding]:
         yield Finding(level, check, message, "CONFIG SET maxmemory-policy noeviction, as BullMQ asks for")
 
 
-def _major(version: str) -> int:
-    digits = version.partition(".")[0]
-    return int(digits) if digits.isdigit() else 0
+def judge_role(check: str, role: Any, *, allow_replica: bool) -> Finding:
+    """Out of ROLE: a replica lags, so a lock that was renewed looks gone there."""
+    kind = str(role[0]) if isinstance(role, list) and role else "unknown"
+    if kind == "master":
+        return Finding("ok", check, "is a master")
+    master = ":".join(map(str, role[1:3])) if kind == "slave" else ""
+    message = f"is no master (its role is {kind}{f', of {master}' if master else ''}) and lags behind"
+    if allow_replica:
+        return Finding("info", check, f"{message}; allow_replica is set, so no job is called stuck or gone by it")
+    name = check.partition(" ")[2]
+    remedy = f"name the master in sources.{name}.url, or set sources.{name}.allow_replica to true"
+    return Finding("error", check, message, remedy)
 
 
 async def _clock(check: str, link: Link) -> Finding:
@@ -177,61 +231,3 @@ def judge_clock(check: str, skew_s: float, doubt_s: float) -> Finding:
     if abs(skew_s) > SKEW_WARNING_S + doubt_s:
         return Finding("warning", check, message, remedy)
     return Finding("ok", check, f"its clock agrees with this host's within {abs(skew_s) + doubt_s:.3f} s")
-
-
-# -- what is in it --------------------------------------------------------------------------------------------
-
-
-async def _queues(check: str, source: Source, link: Link) -> AsyncIterator[Finding]:
-    queues = sorted(await discovery.find(link, source.prefix, source.queues, source.exclude))
-    if not queues:
-        wanted = ", ".join(source.queues)
-        message = f"no queue matches {wanted} under the prefix {source.prefix}"
-        yield Finding(
-            "warning", check, message, "they appear with the first Queue of BullMQ; else check prefix and queues"
-        )
-        return
-    yield Finding("ok", check, f"{len(queues)} queue{'s' * (len(queues) != 1)}: {_list(queues)}")
-    limits, versions = await _metas(link, source.prefix, queues)
-    for finding in (*_limits(check, limits), *_versions(check, versions)):
-        yield finding
-
-
-async def _metas(link: Link, prefix: str, queues: list[str]) -> tuple[dict[str, int], Counter[str]]:
-    """Stream limit by queue, and how often each version of BullMQ wrote a queue."""
-    replies = await link.send([bullmq.Keys(prefix, queue).limits for queue in queues], len(queues))
-    limits, versions = {}, Counter[str]()
-    for queue, reply in zip(queues, replies, strict=True):
-        if isinstance(reply, Exception):
-            continue
-        limit, version = bullmq.number(reply[0]), reply[1]
-        if limit is not None:
-            limits[queue] = limit
-        versions[version or "unknown"] += 1
-    return limits, versions
-
-
-def _limits(check: str, limits: dict[str, int]) -> Iterator[Finding]:
-    remedy = "new Queue(name, {streams: {events: {maxLen: 100000}}}) in every program that opens the queue"
-    low = sorted(queue for queue, limit in limits.items() if limit < DEFAULT_ENTRIES)
-    if low:
-        message = f"the event stream keeps less than {DEFAULT_ENTRIES:,} entries in: {_list(low)}"
-        yield Finding("warning", check, f"{message}; a burst is trimmed before it can be read", remedy)
-    usual = sum(limit == DEFAULT_ENTRIES for limit in limits.values())
-    if usual:
-        message = f"{usual} queue{'s' * (usual != 1)} with BullMQ's default of {DEFAULT_ENTRIES:,} stream entries"
-        yield Finding("info", check, f"{message}, the events of less than a second at full speed", remedy)
-
-
-def _versions(check: str, versions: Counter[str]) -> Iterator[Finding]:
-    seen = ", ".join(f"{version} ({count})" for version, count in sorted(versions.items()))
-    yield Finding("info", check, f"last written by: {seen}")
-    old = sorted(v for v in versions if (major := _major(v.rpartition(":")[2])) and major < LEAST_BULLMQ)
-    if old:
-        message = f"{', '.join(old)} is older than BullMQ {LEAST_BULLMQ}, the first that is supported"
-        yield Finding("warning", check, message, "upgrade BullMQ")
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -9,12 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 
 from streams.admin import TopicError
 from streams.errors import UserError
 from streams.settings import Settings
 
+RIGHTS: Final = "docs/operations.md names the rights that each command needs"
 _LIBRARIES: Final = ("aiokafka", "kafka")
 
 
@@ -37,6 +43,8 @@ def kafka(settings: Settings) -> Iterator[None]:
             raise CommandError(
                 str(error), "check the rights of the Kafka user, then run: bullmq-streams doctor"
             ) from None
+        except (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError) as error:
+            raise CommandError(f"refused by Kafka: {_reason(error)}", RIGHTS) from None
         except (KafkaError, OSError, TimeoutError) as error:
             raise unreachable(settings, error, heard) from None
 

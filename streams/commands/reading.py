@@ -65,11 +65,17 @@ class Reader:
         return [TopicPartition(topic, number) for number in range(self._sizes[topic])]
 
     async def to_end(
-        self, partitions: Sequence[TopicPartition], since_ms: int | None = None
+        self, partitions: Sequence[TopicPartition], since_ms: int | None = None, most: int | None = None
     ) -> AsyncIterator[list[Record]]:
-        """Batches of records from the beginning, or from a time on, to what is the end now."""
+        """Batches of records from the beginning, or from a time on, to what is the end now.
+
+        `most` = how far before its end a partition is read at most.
+        """
         ends = await self._consumer.end_offsets(list(partitions))
         await self.seek(partitions, "beginning" if since_ms is None else since_ms)
+        for partition, end in ends.items():
+            if most is not None and await self._consumer.position(partition) < end - most:
+                self._consumer.seek(partition, end - most)
         waiting_since = time.monotonic()
         while await self._behind(ends):
             batches = await self._consumer.getmany(timeout_ms=POLL_MS)
@@ -88,8 +94,12 @@ class Reader:
     async def onwards(self) -> AsyncIterator[list[Record]]:
         """Batches from the place of the last `seek` on, without end."""
         while True:
-            for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
+            for records in await self.poll():
                 yield records
+
+    async def poll(self) -> list[list[Record]]:
+        """What has come from the place of the last `seek` on, by partition; empty where nothing has for a moment."""
+        return list((await self._consumer.getmany(timeout_ms=POLL_MS)).values())
 
     async def seek(self, partitions: Sequence[TopicPartition], start: str | int) -> None:
         """Take just these partitions and go to `beginning`, `end` or the first record at or after so many ms."""

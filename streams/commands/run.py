@@ -24,10 +24,10 @@ def stop_on_signals() -> asyncio.Event:
 
 async def bridge(settings: Settings) -> int:
     """Run the bridge with its HTTP server; returns the exit code."""
-    stop, outage, metrics = stop_on_signals(), Outage(), telemetry.Metrics("bridge")
+    stop, outage, metrics, pulse = stop_on_signals(), Outage(), telemetry.Metrics("bridge"), telemetry.Pulse()
     port = settings.bridge.http_port
-    async with telemetry.serve(settings.http_host, port, "bridge.http_port", metrics, lambda: outage.missing):
+    async with telemetry.serve(settings.http_host, port, "bridge.http_port", metrics, lambda: outage.missing, pulse):
         log.info(
             "bridge %s: %s → %s", settings.bridge.id, ", ".join(settings.sources), settings.kafka.bootstrap_servers
         )
-        return await bridge_run.run(settings, stop=stop, metrics=metrics, outage=outage)
+        return await bridge_run.run(settings, stop=stop, metrics=metrics, outage=outage, pulse=pulse)

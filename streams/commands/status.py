@@ -8,8 +8,9 @@ from streams import wire
 from streams.clock import wall_ms
 from streams.commands import console, errors, standing, status_text
 from streams.commands.errors import CommandError
+from streams.commands.health import QueueName
 from streams.commands.reading import reader
-from streams.commands.standing import Queue, QueueName
+from streams.commands.standing import Queue
 from streams.core.job import job_key
 from streams.settings import Settings
 
@@ -19,14 +20,15 @@ async def overview(settings: Settings, only: QueueName | None, *, as_json: bool)
     with errors.kafka(settings):
         async with reader(settings) as kafka:
             queues = await standing.count_jobs(kafka, settings, only)
-            await standing.add_heartbeats(kafka, settings, queues, only)
+            now_ms = wall_ms()
+            await standing.add_health(kafka, settings, queues, only, now_ms)
             firing = await standing.count_alerts(kafka, settings, only)
     if only is not None and only not in queues:
         raise CommandError(f"queue {only[1]} of source {only[0]} is unknown", "bullmq-streams status lists those known")
     if as_json:
         console.print_json({"queues": [_json(*each) for each in sorted(queues.items())], "alerts_firing": firing})
     else:
-        status_text.overview(dict(sorted(queues.items())), firing, wall_ms())
+        status_text.overview(dict(sorted(queues.items())), firing, now_ms)
     return 0
 
 
@@ -38,6 +40,10 @@ def _json(name: QueueName, queue: Queue) -> dict[str, Any]:
         "jobs": queue.jobs,
         "lag_ms": queue.lag_ms,
         "lost": queue.lost,
+        "stale_s": queue.stale_s,
+        "refused": queue.refused,
+        "drift": queue.drift,
+        "snapshot": queue.snapshot,
     }
 
 

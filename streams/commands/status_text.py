@@ -13,9 +13,11 @@ from rich.text import Text
 from streams import wire
 from streams.commands import console
 from streams.core.lifecycle import STATES
+from streams.escape import printable
 
 if TYPE_CHECKING:
-    from streams.commands.standing import Queue, QueueName
+    from streams.commands.health import QueueName
+    from streams.commands.standing import Queue
 
 STATE_STYLES: Final = {
     "waiting": "cyan",
@@ -26,6 +28,8 @@ STATE_STYLES: Final = {
     "failed": "bold red",
     "stuck": "bold red",
 }
+SHORT: Final = 60
+MOST_NAMED: Final = 5
 SILENT_MS: Final = 30_000
 """Three heartbeats missed."""
 
@@ -36,8 +40,23 @@ def overview(queues: Mapping[QueueName, Queue], firing: Mapping[str, int], now_m
         console.line(("no queues yet: is the bridge running?", "yellow"))
     else:
         _print(_table(queues, now_ms))
-    alerts = ", ".join(f"{count} {rule}" for rule, count in firing.items() if count) or "none"
+        _warnings(queues, now_ms)
+    alerts = ", ".join(f"{count} {printable(rule, SHORT)}" for rule, count in firing.items() if count) or "none"
     console.line(("alerts firing: ", "bold"), (alerts, "green" if alerts == "none" else "bold red"))
+
+
+def _warnings(queues: Mapping[QueueName, Queue], now_ms: int) -> None:
+    """What is easily missed in a long table."""
+    refused = [f"{source}/{name}" for (source, name), queue in queues.items() if queue.refused is not None]
+    if refused:
+        more = f" and {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
+        names = ", ".join(printable(name, SHORT) for name in refused[:MOST_NAMED])
+        console.line((f"refused by the bridge: {names}{more}; bullmq-streams doctor says why", "bold red"))
+    beats = [queue.heartbeat_at for queue in queues.values() if queue.heartbeat_at is not None]
+    if beats and now_ms - max(beats) > SILENT_MS:
+        console.line(
+            (f"no heartbeat of any queue for {duration(now_ms - max(beats))}: is the bridge running?", "yellow")
+        )
 
 
 def _table(queues: Mapping[QueueName, Queue], now_ms: int) -> Table:
@@ -64,12 +83,27 @@ def _number(count: int, style: str) -> Text:
 
 
 def _bridge(queue: Queue, now_ms: int) -> Text:
+    """What there is to say of the bridge's side, the worst of it."""
+    if queue.refused is not None:
+        return Text(printable(f"refused: {queue.refused}", SHORT), "bold red")
     if queue.heartbeat_at is None:
         return Text("no heartbeat yet", "yellow")
     age_ms = now_ms - queue.heartbeat_at
     if age_ms > SILENT_MS:
         return Text(f"silent for {duration(age_ms)}", "yellow")
-    return Text("paused queue", "yellow") if queue.paused else Text("ok", "green")
+    if queue.snapshot is not None:
+        return Text(_progress(queue.snapshot), "cyan")
+    drift = sum(abs(count) for count in (queue.drift or {}).values())
+    paused = "paused queue" if queue.paused else ""
+    said = ", ".join(filter(None, (paused, f"drift {drift:,}" if drift else "")))
+    return Text(said, "yellow") if said else Text("ok", "green")
+
+
+def _progress(snapshot: Mapping[str, Any]) -> str:
+    done, jobs = snapshot.get("done"), snapshot.get("jobs")
+    if isinstance(done, int) and isinstance(jobs, int):
+        return f"comparing, {done:,} of {jobs:,} jobs"
+    return "comparing"
 
 
 def job(row: Mapping[str, Any]) -> None:

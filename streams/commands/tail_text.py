@@ -16,20 +16,20 @@ _LONGEST: Final = 400
 
 def show(topic: str, record: Record) -> None:
     """Print a record."""
-    head: Parts = [(f"{clock(record.timestamp)}  ", "dim"), (f"{_decoded(record.key)}  ", "bold")]
+    head: Parts = [(f"{clock(record.timestamp)}  ", "dim"), (f"{short(_decoded(record.key))}  ", "bold")]
     console.line(*head, *_body(topic, record))
 
 
 def _body(topic: str, record: Record) -> Parts:
     if topic == topology.DEAD_LETTERS:
         headers = {name: _decoded(value) for name, value in record.headers}
-        return [(headers.get("dlq_reason", ""), "bold red"), (f"  {headers.get('dlq_error', '')}", "")]
+        return [(headers.get("dlq_reason", ""), "bold red"), (f"  {short(headers.get('dlq_error', ''))}", "")]
     if record.value is None:
         return [("gone", "dim")]
     try:
-        return _WRITERS[topic](wire.loads(record.value))
+        return [(str(text), style) for text, style in _WRITERS[topic](wire.loads(record.value))]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return [(_decoded(record.value)[:_LONGEST], "red")]
+        return [(short(_decoded(record.value)), "red")]
 
 
 def _event(value: dict[str, Any]) -> Parts:
@@ -39,7 +39,7 @@ def _event(value: dict[str, Any]) -> Parts:
 
 def _status(row: dict[str, Any]) -> Parts:
     attempts = f"  attempt {row['attempts_made']}/{row['max_attempts'] or '?'}"
-    return [(row["state"], _style(row["state"])), (f"  {row['name'] or ''}", ""), (attempts, "dim")]
+    return [(row["state"], _style(row["state"])), (f"  {short(row['name'] or '')}", ""), (attempts, "dim")]
 
 
 def _transition(value: dict[str, Any]) -> Parts:
@@ -48,12 +48,12 @@ def _transition(value: dict[str, Any]) -> Parts:
         (value["to"], _style(value["to"])),
         (f"  {value['cause']}", "dim"),
     ]
-    return [*parts, (f"  {value['error']}", "red")] if value["error"] else parts
+    return [*parts, (f"  {short(value['error'])}", "red")] if value["error"] else parts
 
 
 def _alert(value: dict[str, Any]) -> Parts:
     style = "bold red" if value["status"] == "firing" else "green"
-    return [(f"{value['status']} {value['rule']}", style), (f"  {value['annotations']['summary']}", "")]
+    return [(f"{value['status']} {value['rule']}", style), (f"  {short(value['annotations']['summary'])}", "")]
 
 
 def _health(value: dict[str, Any]) -> Parts:
@@ -75,9 +75,16 @@ def _style(word: str) -> str:
 
 
 def _pairs(details: dict[str, Any]) -> str:
-    return " ".join(
-        f"{name}={item if isinstance(item, str) else wire.dumps(item).decode()}" for name, item in details.items()
-    )[:_LONGEST]
+    return short(
+        " ".join(
+            f"{name}={item if isinstance(item, str) else wire.dumps(item).decode()}" for name, item in details.items()
+        )
+    )
+
+
+def short(text: str) -> str:
+    """No longer than a line that is still read."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _decoded(raw: bytes | None) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
-from streams import admin
+from streams import admin, topology
 from streams.admin import Cluster, Found, Wanted
 from streams.commands import console, errors
 from streams.commands.findings import Finding, report
 from streams.settings import Settings
+from streams.topology import TOPICS
 
+USUAL_LIMIT: Final = 1_048_588
+"""Kafka's default of `max.message.bytes`."""
+ENVELOPE: Final = 64 << 10
+"""Keys, headers, a row's other fields and its history, whose texts are cut much shorter."""
 DESCRIBE = "give it Describe and DescribeConfigs on all topics of the prefix"
 APPLY = "run: bullmq-streams topics apply"
 
@@ -47,7 +53,17 @@ async def compare(cluster: Cluster, settings: Settings) -> list[Finding]:
             continue
         differences = list(_differences(topic, found.get(topic.name)))
         findings.extend(differences or [Finding("ok", topic.name, _describe(topic))])
+    findings.extend(judge_sizes(settings, _limits(topics, found)))
     return findings
+
+
+def _limits(topics: Iterable[Wanted], found: Mapping[str, Found]) -> dict[str, int]:
+    """`max.message.bytes` by short name, of the topics that are there."""
+    configs = {
+        short.name: found[topic.name].config for short, topic in zip(TOPICS, topics, strict=True) if topic.name in found
+    }
+    limits = {name: _whole(config.get("max.message.bytes")) for name, config in configs.items()}
+    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 async def correct(cluster: Cluster, settings: Settings) -> list[str]:
@@ -89,6 +105,59 @@ def _differences(topic: Wanted, found: Found | None) -> Iterator[Finding]:
         yield Finding("error", topic.name, message, remedy)
     for key, value in _changed(topic, found).items():
         yield Finding("error", topic.name, f"has {key}={found.config.get(key, '')}, not {value}", APPLY)
+    yield from judge_replicas(topic.name, found)
+
+
+def judge_replicas(name: str, found: Found) -> Iterator[Finding]:
+    """Whether what is acknowledged survives the loss of a broker, and writing goes on without one."""
+    least, replicas = _whole(found.config.get("min.insync.replicas")), found.replication
+    if least is None:
+        return
+    if least > replicas:
+        message = f"has min.insync.replicas={least}, more than its {replicas} replica{'s' * (replicas != 1)}"
+        yield Finding("error", name, f"{message}: nothing can be written", f"set it to {max(1, replicas - 1)}")
+    elif 1 < least == replicas:
+        message = f"has min.insync.replicas={least}, as many as replicas: one broker away stops all writing"
+        yield Finding("warning", name, message, f"set it to {replicas - 1}")
+    elif least == 1 < replicas:
+        message = f"has min.insync.replicas=1 with {replicas} replicas: what one broker alone has taken can be lost"
+        yield Finding("warning", name, message, f"set it to {replicas - 1} (with 3 replicas: 2)")
+
+
+def judge_sizes(settings: Settings, limits: Mapping[str, int]) -> Iterator[Finding]:
+    """Whether the topics take the records that there will be. `limits` = `max.message.bytes` by short name.
+
+    The least that all topics need is a record with two texts of `bridge.max_text_bytes` (an error stands in the event
+    and in the row, beside its stack) and `ENVELOPE` for the rest; then a row always goes on, cut where it must be.
+    """
+    needed = least_bytes(settings)
+    for topic, limit in limits.items():
+        name = settings.topic(topic)
+        remedy = f"set max.message.bytes of the topic to {USUAL_LIMIT} or more, or lower bridge.max_text_bytes"
+        if limit < needed:
+            message = f"takes records of at most {limit:,} bytes (max.message.bytes); at least {needed:,} are needed"
+            yield Finding("error", name, message, remedy)
+        elif limit < USUAL_LIMIT:
+            message = (
+                f"takes records of at most {limit:,} bytes (max.message.bytes), Kafka's default is {USUAL_LIMIT:,}"
+            )
+            yield Finding("warning", name, f"{message}: what is larger is cut, or set aside as too large", remedy)
+    events = limits.get(topology.EVENTS, 0)
+    for topic in (topology.STATUS, topology.TRANSITIONS, topology.ALERTS):
+        if USUAL_LIMIT <= limits.get(topic, events) < events:
+            message = (
+                f"takes records of at most {limits[topic]:,} bytes, events of {events:,}: larger jobs are cut there"
+            )
+            yield Finding("warning", settings.topic(topic), message, f"set max.message.bytes of it to {events}")
+
+
+def least_bytes(settings: Settings) -> int:
+    """`max.message.bytes` that every topic needs with these settings."""
+    return 2 * settings.bridge.max_text_bytes + ENVELOPE
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
 
 
 def _partitions_remedy(found: Found) -> str:

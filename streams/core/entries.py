@@ -11,12 +11,28 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from streams.core import attempts
 from streams.core import lifecycle as lc
-from streams.core.row import NOTES, Job, Row, attempts_of, certain, estimate, note, stacks_of, started, take_creation
+from streams.core.row import (
+    NOTES,
+    Job,
+    Row,
+    attempts_of,
+    certain,
+    estimate,
+    keeps_failures,
+    note,
+    number_of,
+    shortened,
+    stacks_of,
+    started,
+    take_creation,
+)
 from streams.core.step import Step
-from streams.core.text import parse_json
+from streams.core.text import cut, fit, is_extreme, json_or, parse_json, whole
 
 DUE_TOLERANCE_MS: Final = 100
+_NO_JSON: Final = object()
 _ERROR_NAME: Final = re.compile(r"\A[A-Za-z_$][\w$.]*(?: \[[^\]]*\])?(?:: |$)")
 
 
@@ -24,8 +40,10 @@ def added(step: Step) -> None:
     """A new life. Not a transition: the same script says next where the job went."""
     if step.job:
         take_creation(step.row, step.job)
-        opts = step.job.get("opts", {})
-        step.row["delay"] = opts.get("delay") if isinstance(opts.get("delay"), int) else 0
+        delay = whole(step.job.get("opts", {}).get("delay")) or 0
+        step.row["delay"] = delay
+        if is_extreme(delay):
+            estimate(step.row, "delay")
 
 
 def waiting(step: Step) -> None:
@@ -38,6 +56,8 @@ def waiting(step: Step) -> None:
         _set_delay(step, 0)
     if cause == "retried":
         _forget_outcome(step)
+    elif cause == "children_done":
+        note(row, freed=True)
     row["due_at"] = None
     place = lc.PRIORITIZED if _is_prioritized(step, prev, cause) else lc.WAITING
     paused = bool(step.event.get("queue_paused"))
@@ -57,7 +77,7 @@ def _why_waiting(step: Step, prev: str | None) -> tuple[str, str | None]:
         return ("promoted" if early else "due"), None
     if prev == "waiting-children":
         if state in lc.RUNNING:  # BullMQ 4 moves a running job to waiting-children without a word
-            _count_attempt(step, used=False)
+            attempts.count(step, used=False)
         return "children_done", None
     if prev == "active":
         return _why_given_back(step, "rate_limited", prev)
@@ -66,62 +86,39 @@ def _why_waiting(step: Step, prev: str | None) -> tuple[str, str | None]:
 
 def _why_given_back(step: Step, otherwise: str, prev: str | None = None) -> tuple[str, str | None]:
     """Why a running job went back without an end: a stall, a failed attempt, or for another reason."""
-    row, job = step.row, step.job
+    row = step.row
     if step.event.get("stalled"):
         cause = "rescued" if row["state"] == lc.STUCK else "stalled"
-        _count_attempt(step, used=False)
+        attempts.count(step, used=False)
         return cause, None
-    failed, sure = _attempt_failed(step, prev)
-    error = _attempt_error(step) if failed else None
-    _count_attempt(step, used=failed)
+    failed, sure = attempts.ended(step, prev)
+    error = _take_error(step) if failed else None
+    attempts.count(step, used=failed, sure=sure)
     if failed:
-        note(row, fails=row[NOTES]["fails"] + 1)
-        if error is None:
-            estimate(row, "failed_reason")
-        else:
-            row["failed_reason"] = error
-            certain(row, "failed_reason")
+        note(row, fails=fit(row[NOTES]["fails"] + 1))
     cause = "attempt_failed" if failed else otherwise
-    if not sure or job is None:
-        cause = step.guess(cause)
-    return cause, error
+    return (cause if sure else step.guess(cause)), error
 
 
-def _attempt_failed(step: Step, prev: str | None) -> tuple[bool, bool]:
-    """(did an attempt fail, is that sure). BullMQ keeps one stack for each failed attempt, and counts attempts."""
-    row, job = step.row, step.job
-    if prev == "failed":
-        return True, True
-    if job is None:
-        return row["max_attempts"] != 1, False
-    if _fails_to_come(row, job) > 0:
-        return True, True
-    if job.get("counts_starts"):
-        reason = job.get("failed_reason")
-        return reason is not None and reason != row["failed_reason"], True
-    last = 1 if job.get("finished_on") is not None else 0
-    if (job.get("attempts_made") or 0) - last <= row["attempts_made"]:
-        return False, True
-    return started(job) <= row[NOTES]["starts"], False
+def _take_error(step: Step) -> str | None:
+    """The error of the attempt that has just failed, into the row; None where it is not known."""
+    row = step.row
+    error, sure = _attempt_error(row, step.job) if step.job else (None, False)
+    if error is not None:
+        row["failed_reason"] = error = cut(error, step.rules.max_text_bytes)
+    (certain if sure else estimate)(row, "failed_reason")
+    return error
 
 
-def _fails_to_come(row: Row, job: Job) -> int:
-    """Failed attempts that the hash knows of and the row does not yet, the final failure left out."""
-    stacks = len(stacks_of(job))
-    final = job.get("finished_on") is not None and "return_value" not in job
-    return stacks - (1 if final else 0) - int(row[NOTES]["fails"])
-
-
-def _attempt_error(step: Step) -> str | None:
-    """The error of the attempt that has just failed: BullMQ's `failedReason` while it is still of this attempt."""
-    job = step.job
-    if job is None:
-        return None
+def _attempt_error(row: Row, job: Job) -> tuple[str | None, bool]:
+    """(text, is it surely of this attempt): BullMQ's `failedReason` while it still is, later the attempt's stack."""
     stacks = stacks_of(job)
-    fails = step.row[NOTES]["fails"]
+    fails = row[NOTES]["fails"]
     if len(stacks) > fails + 1:
-        return _message_of(str(stacks[fails]))
-    return job.get("failed_reason")
+        return _message_of(str(stacks[fails])), True
+    error = job.get("failed_reason")
+    of_this = len(stacks) == fails + 1 or not attempts.is_of_a_later_attempt(row, job)
+    return error, error is not None and of_this
 
 
 def _message_of(stack: str) -> str:
@@ -130,22 +127,6 @@ def _message_of(stack: str) -> str:
         stack = stack.rstrip().rsplit("\n", 1)[-1]
     head = stack.partition("\n    at ")[0]
     return _ERROR_NAME.sub("", head, count=1)
-
-
-def _count_attempt(step: Step, *, used: bool, final: bool = False) -> None:
-    """An attempt has ended. BullMQ 4 counted it when it started, so there every end is one.
-
-    After a final one a hash without `finishedOn` is of another time (retried since, or the id's next life): no bound.
-    """
-    row, job = step.row, step.job
-    if used or row[NOTES].get("v4"):
-        counted = row["attempts_made"] + 1
-        bounded = job is not None and (not final or job.get("finished_on") is not None)
-        row["attempts_made"] = min(counted, (job or {}).get("attempts_made") or 0) if bounded else counted
-    if job is None:
-        estimate(row, "attempts_made")
-    else:
-        certain(row, "attempts_made")
 
 
 def _is_prioritized(step: Step, prev: str | None, cause: str) -> bool:
@@ -178,6 +159,8 @@ def _forget_outcome(step: Step) -> None:
         row["failed_reason"] = None
     if job is not None:
         row["attempts_made"] = min(row["attempts_made"], job.get("attempts_made") or 0)
+        note(row, starts=min(row[NOTES]["starts"], started(job)))
+    note(row, deferred=None, freed=None)
     certain(row, "finished_on", "processed_on", "failed_reason")
 
 
@@ -186,12 +169,12 @@ def active(step: Step) -> None:
     row, job = step.row, step.job
     opening = row["seq"] == 0
     _take(step)
-    processed_on = job.get("processed_on") if job else None
-    row["processed_on"] = step.now if processed_on is None else processed_on
-    (estimate if processed_on is None else certain)(row, "processed_on")
+    _set_time(row, "processed_on", job, step.now)
+    starts = fit(row[NOTES]["starts"] + 1)
     if opening and job:
         row["attempts_made"] = attempts_of(job, running=True)
-    note(row, starts=row[NOTES]["starts"] + 1)
+        starts = max(starts, started(job))
+    note(row, starts=starts)
     row["due_at"] = None
     step.move(lc.ACTIVE, lc.ACTIVE, "picked_up")
 
@@ -210,25 +193,37 @@ def delayed(step: Step) -> None:
         cause = "children_done" if row["source_state"] == lc.WAITING_CHILDREN else "moved"
     due_at = _whole(step.event["fields"].get("delay"))
     row["due_at"] = due_at
-    _set_delay(step, 0 if due_at is None else max(due_at - step.now, 0))
+    certain(row, "due_at")
+    if due_at is None or is_extreme(due_at):
+        estimate(row, "due_at")
+    _set_delay(step, 0 if due_at is None else max(fit(due_at - step.now), 0))
     step.move(lc.DELAYED, lc.DELAYED, cause, error=error)
 
 
 def _set_delay(step: Step, otherwise: int) -> None:
     row, job = step.row, step.job
-    row["delay"] = (job.get("delay") or 0) if job else otherwise
+    certain(row, "delay")
     if job:
-        certain(row, "delay")
-    elif row["due_at"] is not None:
+        row["delay"] = number_of(row, job, "delay")
+        return
+    row["delay"] = otherwise
+    if row["due_at"] is not None:
         estimate(row, "delay")
 
 
 def _whole(text: str | None) -> int | None:
-    """BullMQ 4 writes due times as `1795544600489.0002`."""
+    """BullMQ 4 writes due times as `1795544600489.0002`; what lies beyond 64 bits is the nearest that does not."""
     try:
-        return int(float(text)) if text is not None else None
-    except (ValueError, OverflowError):
+        return whole(float(text)) if text is not None else None
+    except ValueError:
         return None
+
+
+def _set_time(row: Row, name: str, job: Job | None, otherwise: int) -> None:
+    """A time of the hash, else that of the entry, and then named in `estimated`."""
+    time = job.get(name) if job else None
+    row[name] = otherwise if time is None else time
+    (estimate if time is None or is_extreme(time) else certain)(row, name)
 
 
 def waiting_children(step: Step) -> None:
@@ -236,7 +231,7 @@ def waiting_children(step: Step) -> None:
     _take(step)
     opening = step.row["seq"] == 0
     if not opening and step.row["state"] in lc.RUNNING:
-        _count_attempt(step, used=False)
+        attempts.count(step, used=False)
     step.move(lc.WAITING, lc.WAITING_CHILDREN, "added" if opening else "moved")
 
 
@@ -248,34 +243,53 @@ def completed(step: Step) -> None:
     row["return_value"] = parse_json(fields.get("returnvalue"))
     _finish(step)
     if step.job:
-        row["failed_reason"] = row["failed_reason"] or step.job.get("failed_reason")
+        row["failed_reason"] = row["failed_reason"] or shortened(
+            step.job.get("failed_reason"), step.rules.max_text_bytes
+        )
     step.move(lc.COMPLETED, lc.COMPLETED, "completed")
 
 
 def failed(step: Step) -> None:
     """The job has failed for good: BullMQ writes no such entry for an attempt that will be repeated."""
     row = step.row
-    reason = step.event["fields"].get("failedReason", "")
+    reason = cut(step.event["fields"].get("failedReason", ""), step.rules.max_text_bytes)
     _take(step)
     row["failed_reason"] = reason
     certain(row, "failed_reason")
     _finish(step)
     stacks = len(stacks_of(step.job)) if step.job else 0
-    note(row, fails=min(row[NOTES]["fails"] + 1, stacks) if step.job else row[NOTES]["fails"] + 1)
+    fails = fit(row[NOTES]["fails"] + 1)
+    note(row, fails=min(fails, stacks) if step.job else fails)
     step.move(lc.FAILED, lc.FAILED, "failed", error=reason)
+    _note_whether_kept(step)
+
+
+def _note_whether_kept(step: Step) -> None:
+    """An open alert's job that was there after its end, and that nothing in its options removes: when it is gone, that
+    was by hand. One whose hash was gone with its end cannot come back, so nobody asks for it.
+    """
+    row, job = step.row, step.job
+    if "alerts" not in row[NOTES]:
+        return
+    if job is None:
+        note(row, gone=True)
+    elif job.get("finished_on") is not None and keeps_failures(job):
+        note(row, kept=True)
+
+
+def retries_exhausted(step: Step) -> None:
+    """BullMQ's count of attempts, behind the `failed` of the same script: it outranks counting."""
+    made = whole(json_or(step.event["fields"].get("attemptsMade"), None))
+    if made is not None and step.row["state"] == lc.FAILED:
+        step.row["attempts_made"] = made
+        certain(step.row, "attempts_made")
 
 
 def _finish(step: Step) -> None:
     row, job = step.row, step.job
-    opening = row["seq"] == 0
-    finished_on = job.get("finished_on") if job else None
-    row["finished_on"] = step.now if finished_on is None else finished_on
-    (estimate if finished_on is None else certain)(row, "finished_on")
+    _set_time(row, "finished_on", job, step.now)
     row["due_at"] = None
-    if opening and job:
-        row["attempts_made"] = job.get("attempts_made") or 0
-    elif row["state"] in lc.RUNNING:
-        _count_attempt(step, used=True, final=True)
+    attempts.finish(step)
     if job:
         row["processed_on"] = row["processed_on"] or job.get("processed_on")
         row["stalled_count"] = max(row["stalled_count"], job.get("stalled_count") or 0)
@@ -284,7 +298,7 @@ def _finish(step: Step) -> None:
 def stalled(step: Step) -> None:
     """A stalled check gave the job back; the `waiting` before it has said so. Here the count."""
     row, job = step.row, step.job
-    counted = row["stalled_count"] + 1
+    counted = fit(row["stalled_count"] + 1)
     if job and job.get("stalled_count"):
         counted = min(counted, job["stalled_count"])
     row["stalled_count"] = counted
@@ -292,7 +306,10 @@ def stalled(step: Step) -> None:
 
 def progress(step: Step) -> None:
     """May come after `completed`, or from a worker that lost its lock: never a change of state."""
-    step.row["progress"] = parse_json(step.event["fields"].get("data"))
+    reported = json_or(step.event["fields"].get("data"), _NO_JSON)
+    if reported is not _NO_JSON:
+        step.row["progress"] = reported
+        certain(step.row, "progress")
 
 
 def removed(step: Step) -> None:
@@ -308,6 +325,8 @@ def _take(step: Step) -> None:
     take_creation(step.row, job)
     if job.get("counts_starts") and not step.row[NOTES].get("v4"):
         note(step.row, v4=True)
+    if job.get("deferred_failure") and not step.row[NOTES].get("deferred"):
+        note(step.row, deferred=True)
 
 
 HANDLERS: Final[dict[str, Callable[[Step], None]]] = {
@@ -321,4 +340,5 @@ HANDLERS: Final[dict[str, Callable[[Step], None]]] = {
     "stalled": stalled,
     "progress": progress,
     "removed": removed,
+    "retries-exhausted": retries_exhausted,
 }

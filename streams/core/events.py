@@ -7,13 +7,17 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from streams.core.job import job_key
+from streams.core.text import LARGEST
 
 Event = dict[str, Any]
 """A checked value of `events` (contract 2.1): an entry of BullMQ's stream, or an observation."""
 
 OBSERVED: Final = "observed"
+ENTRY: Final = "entry"
+LOOK: Final = "look"
+"""The two kinds of record."""
 
-REASONS: Final = ("not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large")
+REASONS: Final = ("not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large", "internal")
 """The closed set of `dlq_reason`."""
 
 OPENS_NO_LIFE: Final = frozenset(
@@ -38,7 +42,7 @@ class BadRecordError(ValueError):
 
 
 class Order(NamedTuple):
-    """A record's place in its stream: (`stream_id`, entry before observation, `observed_at`)."""
+    """A record's place in one history of its stream: (`stream_id`, entry before observation, `observed_at`)."""
 
     ms: int
     seq: int
@@ -46,9 +50,21 @@ class Order(NamedTuple):
     observed_at: int
 
 
+def is_look(event: Event) -> bool:
+    """Whether a record is an observation: records say it, older ones (without `kind`) show it by their shape.
+
+    The word alone tells nothing: anybody may write an entry called `observed` into a stream.
+    """
+    kind = event.get("kind")
+    if kind is not None:
+        return bool(kind == LOOK)
+    return event["event"] == OBSERVED and "observed_at" in event and "fields" not in event
+
+
 def ms_of(stream_id: str) -> int:
-    """The time in a stream id."""
-    return int(stream_id[:_DASH] if stream_id[_DASH] == "-" else stream_id.partition("-")[0])
+    """The time in a stream id; ids are unsigned, times are not: what lies beyond is the last time that there is."""
+    ms = int(stream_id[:_DASH] if stream_id[_DASH] == "-" else stream_id.partition("-")[0])
+    return min(ms, LARGEST)
 
 
 def order_of(stream_id: str, observed_at: int | None) -> Order:
@@ -58,7 +74,7 @@ def order_of(stream_id: str, observed_at: int | None) -> Order:
 
 
 def is_after(stream_id: str, observed_at: int | None, position: str, position_observed_at: int | None) -> bool:
-    """Whether the first stands strictly behind the second in the order of their stream."""
+    """Whether the first stands strictly behind the second in the order of their stream, both of one history."""
     if len(stream_id) == len(position) and stream_id[_DASH] == position[_DASH] == "-" and stream_id != position:
         return stream_id > position  # as text they sort as numbers do: the case of nearly all events
     return order_of(stream_id, observed_at) > order_of(position, position_observed_at)
@@ -83,11 +99,15 @@ def _is_fields(value: object) -> bool:
 
 
 def _is_ms(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _is_whole_or_null(value: object) -> bool:
-    return value is None or type(value) is int
+    return value is None or (type(value) is int and -LARGEST - 1 <= value <= LARGEST)
+
+
+def _is_kind(value: object) -> bool:
+    return value in (ENTRY, LOOK) if isinstance(value, str) else False
 
 
 def _is_text_or_null(value: object) -> bool:
@@ -107,11 +127,16 @@ _COMMON: Final[tuple[_Check, ...]] = (
     ("stream_id", _is_stream_id, "a stream id such as 1795478836845-0"),
 )
 _ENTRY: Final[tuple[_Check, ...]] = (("fields", _is_fields, "an object of texts"),)
+_KIND: Final[tuple[_Check, ...]] = (("kind", _is_kind, f"{ENTRY!r} or {LOOK!r}"),)
 _LOOK: Final[tuple[_Check, ...]] = (
     ("observed_at", _is_ms, "milliseconds since the epoch"),
     ("found", _is_flag, "true or false"),
 )
-_OPTIONAL: Final[tuple[_Check, ...]] = (("job", _is_job, "an object or null"),)
+_OPTIONAL: Final[tuple[_Check, ...]] = (
+    ("job", _is_job, "an object or null"),
+    ("epoch", _is_ms, "a whole number, 0 or more"),
+    ("exhausted", _is_whole_or_null, "a whole number or null"),
+)
 _OPTIONAL_OF_A_LOOK: Final[tuple[_Check, ...]] = (
     ("where", _is_text_or_null, "text or null"),
     ("due_at", _is_whole_or_null, "a whole number or null"),
@@ -145,12 +170,23 @@ def _require_job(job: dict[str, Any]) -> None:
             raise BadRecordError("wrong_type", f"'job.{name}' should be text, not {text!r:.80}")
     for name in _JOB_NUMBERS:
         number = job.get(name)
-        if number is not None and type(number) is not int:
-            raise BadRecordError("wrong_type", f"'job.{name}' should be a whole number, not {number!r:.80}")
+        if not _is_whole_or_null(number):
+            raise BadRecordError("wrong_type", f"'job.{name}' should be a whole number of 64 bits, not {number!r:.80}")
     if not isinstance(job.get("opts", {}), dict):
         raise BadRecordError("wrong_type", f"'job.opts' should be an object, not {job['opts']!r:.80}")
     if not isinstance(job.get("stacktrace", []), list):
         raise BadRecordError("wrong_type", "'job.stacktrace' should be a list")
+    if not is_parent(job.get("parent")):
+        raise BadRecordError("wrong_type", f"'job.parent' should name a job or be null, not {job['parent']!r:.80}")
+
+
+def is_parent(value: object) -> bool:
+    """Whether this may stand as a job's `parent`: null, or an object whose `id` and `queue` are texts or null."""
+    if value is None:
+        return True
+    if not isinstance(value, dict):
+        return False
+    return all(name in value and _is_text_or_null(value[name]) for name in ("id", "queue"))
 
 
 def check(value: object, key: bytes | None) -> Event:
@@ -158,10 +194,14 @@ def check(value: object, key: bytes | None) -> Event:
     if not isinstance(value, dict):
         raise BadRecordError("not_object", f"an event is a JSON object, not {type(value).__name__}")
     _require(value, _COMMON)
-    _require(value, _LOOK if value["event"] == OBSERVED else _ENTRY)
-    _require(value, tuple(optional for optional in _OPTIONAL if optional[0] in value))
-    if value["event"] == OBSERVED:
-        _require(value, tuple(optional for optional in _OPTIONAL_OF_A_LOOK if optional[0] in value))
+    if "kind" in value:
+        _require(value, _KIND)
+    look = is_look(value)
+    if look and value["event"] != OBSERVED:
+        raise BadRecordError("wrong_type", f"'event' of a look should be {OBSERVED!r}, not {value['event']!r:.80}")
+    _require(value, _LOOK if look else _ENTRY)
+    optional = (*_OPTIONAL, *_OPTIONAL_OF_A_LOOK) if look else _OPTIONAL
+    _require(value, tuple(one for one in optional if one[0] in value))
     if value.get("job"):
         _require_job(value["job"])
     wanted = job_key(value["source"], value["queue"], value["job_id"])

@@ -26,6 +26,8 @@ RUNNING: Final = frozenset({ACTIVE, STUCK})
 
 PRIORITIZED: Final = "prioritized"
 WAITING_CHILDREN: Final = "waiting-children"
+UNKNOWN: Final = "unknown"
+"""What BullMQ's `getState` says of a job that is in none of its places."""
 
 SOURCE_STATE_OF_PLACE: Final = {
     "wait": WAITING,
@@ -48,32 +50,37 @@ LEGAL: Final[dict[tuple[str | None, str], frozenset[str]]] = {
     (None, ACTIVE): frozenset({"picked_up", "observed"}),
     (None, COMPLETED): frozenset({"completed", "observed"}),
     (None, FAILED): frozenset({"failed", "observed"}),
+    (None, STUCK): frozenset({"observed"}),
     (WAITING, WAITING): frozenset({"observed", "children_done"}),
     (WAITING, ACTIVE): frozenset({"picked_up", "observed"}),
     (WAITING, PAUSED): frozenset({"paused", "observed", "children_done"}),
     (WAITING, DELAYED): frozenset({"children_done", "moved", "observed"}),
     (WAITING, FAILED): frozenset({"failed", "observed"}),
     (WAITING, COMPLETED): frozenset({"observed"}),
+    (WAITING, STUCK): frozenset({"observed"}),
     (PAUSED, WAITING): frozenset({"resumed", "observed"}),
     (PAUSED, ACTIVE): frozenset({"picked_up", "observed"}),
     (PAUSED, PAUSED): frozenset({"observed"}),
     (PAUSED, DELAYED): frozenset({"moved", "observed"}),
     (PAUSED, FAILED): frozenset({"observed"}),
     (PAUSED, COMPLETED): frozenset({"observed"}),
+    (PAUSED, STUCK): frozenset({"observed"}),
     (DELAYED, WAITING): frozenset({"due", "promoted", "observed"}),
     (DELAYED, PAUSED): frozenset({"due", "promoted", "observed"}),
     (DELAYED, ACTIVE): frozenset({"observed"}),
     (DELAYED, COMPLETED): frozenset({"observed"}),
     (DELAYED, FAILED): frozenset({"observed"}),
+    (DELAYED, STUCK): frozenset({"observed"}),
     (ACTIVE, COMPLETED): frozenset({"completed", "observed"}),
     (ACTIVE, FAILED): frozenset({"failed", "observed"}),
     (ACTIVE, WAITING): frozenset({*_READY_CAUSES, "stalled", "moved", "children_done", "observed"}),
     (ACTIVE, PAUSED): frozenset({*_READY_CAUSES, "stalled", "moved", "children_done", "observed"}),
     (ACTIVE, DELAYED): frozenset({"attempt_failed", "moved", "observed"}),
-    (ACTIVE, STUCK): frozenset({"lock_lost"}),
+    (ACTIVE, STUCK): frozenset({"lock_lost", "observed"}),
     (STUCK, WAITING): frozenset({"rescued", "observed"}),
     (STUCK, PAUSED): frozenset({"rescued", "observed"}),
     (STUCK, ACTIVE): frozenset({"observed"}),
+    (STUCK, STUCK): frozenset({"observed"}),
     (STUCK, DELAYED): frozenset({"observed"}),
     (STUCK, COMPLETED): frozenset({"observed"}),
     (STUCK, FAILED): frozenset({"failed", "observed"}),
@@ -82,11 +89,13 @@ LEGAL: Final[dict[tuple[str | None, str], frozenset[str]]] = {
     (COMPLETED, ACTIVE): frozenset({"observed"}),
     (COMPLETED, DELAYED): frozenset({"observed"}),
     (COMPLETED, FAILED): frozenset({"observed"}),
+    (COMPLETED, STUCK): frozenset({"observed"}),
     (FAILED, WAITING): frozenset({"retried", "observed"}),
     (FAILED, PAUSED): frozenset({"retried", "observed"}),
     (FAILED, ACTIVE): frozenset({"observed"}),
     (FAILED, DELAYED): frozenset({"observed"}),
     (FAILED, COMPLETED): frozenset({"observed"}),
+    (FAILED, STUCK): frozenset({"observed"}),
     **{(state, REMOVED): frozenset({"removed", "vanished", "replaced"}) for state in (None, *STATES)},
 }
 

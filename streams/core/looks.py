@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from streams.core import alerts
 from streams.core import lifecycle as lc
-from streams.core.row import NOTES, life_of, note, take_all
+from streams.core.row import NOTES, estimate, is_of_this_life, keeps_failures, life_of, note, take_all
 from streams.core.step import Step
+from streams.core.text import is_extreme
 
 _QUEUE_CAUSES = {(lc.WAITING, lc.PAUSED): "paused", (lc.PAUSED, lc.WAITING): "resumed"}
 
@@ -14,15 +18,21 @@ def apply(step: Step) -> None:
     if not step.event["found"]:
         _gone(step)
         return
-    if not step.row or _is_another_life(step):
+    if not step.row or (step.job and not is_of_this_life(step.row, step.job)):
         step.begin(life=life_of(step.event))
     where = step.event.get("where")
+    if where is None and "where" in step.event and "kind" in step.event:
+        _in_no_place(step)
+        return
     source_state = lc.SOURCE_STATE_OF_PLACE.get(where or "")
     if source_state is None:
         return
     if step.job:
-        take_all(step.row, step.job, running=source_state == lc.ACTIVE)
-    step.row["due_at"] = step.event.get("due_at") if source_state == lc.DELAYED else None
+        _take(step, running=source_state == lc.ACTIVE)
+    due_at = step.event.get("due_at") if source_state == lc.DELAYED else None
+    step.row["due_at"] = due_at
+    if due_at is not None and is_extreme(due_at):
+        estimate(step.row, "due_at")
     if source_state == lc.ACTIVE:
         _running(step)
     else:
@@ -31,34 +41,66 @@ def apply(step: Step) -> None:
         _place(step, lc.state_of(source_state, queue_paused=paused), source_state)
 
 
+def _take(step: Step, *, running: bool) -> None:
+    if step.job:
+        take_all(step.row, step.job, running=running, max_text_bytes=step.rules.max_text_bytes)
+
+
 def _gone(step: Step) -> None:
-    """BullMQ forgets finished jobs by itself: only an unfinished one has vanished."""
-    if step.row["state"] not in lc.FINISHED:
+    """BullMQ forgets finished jobs by itself: only an unfinished one has vanished. A replica's word is not taken."""
+    row = step.row
+    if step.event.get("replica"):
+        return
+    if row["state"] not in lc.FINISHED:
         step.close("vanished")
+        return
+    if alerts.OPEN in row[NOTES]:
+        if row[NOTES].get("kept"):
+            step.alerts += tuple(alerts.vanish(row, step.key, step.now))
+        else:
+            note(row, gone=True)
 
 
-def _is_another_life(step: Step) -> bool:
-    if not step.job or "timestamp" in step.row["estimated"]:
-        return False
-    return bool(step.job.get("timestamp") != step.row["timestamp"])
+def _in_no_place(step: Step) -> None:
+    """The job exists and is in none of BullMQ's places. It is believed at the second look: one may fall between two
+    of somebody's own scripts. A finished job that was taken out of its sorted set has still finished.
+    """
+    row = step.row
+    if step.event.get("replica"):
+        return
+    if row["state"] in lc.FINISHED and (step.job is None or step.job.get("finished_on") is not None):
+        return
+    _take(step, running=False)
+    if row["source_state"] == lc.UNKNOWN:
+        return
+    if _is_suspect_again(step, {"at": step.now, "place": None}):
+        row["due_at"] = None
+        step.move(lc.STUCK, lc.UNKNOWN, "observed")
 
 
 def _running(step: Step) -> None:
     """In the active list: with a lock it runs. Without one it is suspect, and stuck at the second look."""
     row = step.row
+    replica = bool(step.event.get("replica"))
     if step.event.get("lock_ttl_ms") is not None:
         note(row, suspect=None)
         _place(step, lc.ACTIVE, lc.ACTIVE)
         return
-    if row["state"] == lc.STUCK and row["seq"]:
+    if row["state"] == lc.STUCK and row["source_state"] == lc.ACTIVE and row["seq"]:
         return
-    suspect = row[NOTES].get("suspect")
-    if suspect is None or suspect["processed_on"] != row["processed_on"]:
-        note(row, suspect={"at": step.now, "processed_on": row["processed_on"]})
-        _place(step, lc.ACTIVE, lc.ACTIVE)
-    elif step.now - suspect["at"] >= step.rules.check_interval_ms:
-        _place(step, lc.ACTIVE, lc.ACTIVE)
+    again = not replica and _is_suspect_again(step, {"at": step.now, "processed_on": row["processed_on"]})
+    _place(step, lc.ACTIVE, lc.ACTIVE)
+    if again:
         step.move(lc.STUCK, lc.ACTIVE, "lock_lost")
+
+
+def _is_suspect_again(step: Step, suspicion: dict[str, Any]) -> bool:
+    """Whether the row is under the same suspicion for long enough; else it is from now on, if it was not."""
+    known = step.row[NOTES].get("suspect")
+    if known is None or {**known, "at": 0} != {**suspicion, "at": 0}:
+        note(step.row, suspect=suspicion)
+        return False
+    return bool(step.now - known["at"] >= step.rules.check_interval_ms)
 
 
 def _place(step: Step, state: str, source_state: str) -> None:
@@ -69,3 +111,5 @@ def _place(step: Step, state: str, source_state: str) -> None:
     at = row["finished_on"] if state in lc.FINISHED else None
     error = row["failed_reason"] if state == lc.FAILED else None
     step.move(state, source_state, cause, error=error, at=at)
+    if state == lc.FAILED and step.job and alerts.OPEN in row[NOTES]:
+        note(row, gone=None, kept=keeps_failures(step.job) or None)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streams.core.events import OBSERVED, Event, ms_of
+from streams.core.events import Event, is_look, ms_of
+from streams.core.text import LARGEST, clean, cut, is_extreme, whole
 
 Row = dict[str, Any]
 Job = dict[str, Any]
@@ -19,7 +20,12 @@ SEED_FIELDS: Final = (
     "finished_on", "processed_on", "failed_reason", "state",
 )  # fmt: skip
 HISTORY_LENGTH: Final = 16
+HISTORY_TEXT_BYTES: Final = 2_000
+"""Longest error text in a row's history."""
 NOTES: Final = "_"
+"""The row's last field, so that an index can be rebuilt from the end of a row alone: new fields stand before it."""
+SPREAD: Final = 1 << 10
+"""The note `spread` is a number below this one: where in an interval a row's verification falls."""
 
 
 def new_row(event: Event, life: int) -> Row:
@@ -27,7 +33,7 @@ def new_row(event: Event, life: int) -> Row:
     ms = ms_of(event["stream_id"])
     return {
         "id": event["job_id"],
-        "name": "" if event["event"] == OBSERVED else event["fields"].get("name", ""),
+        "name": "" if is_look(event) else clean(event["fields"].get("name", "")),
         "data": None,
         "progress": 0,
         "delay": 0,
@@ -54,8 +60,14 @@ def new_row(event: Event, life: int) -> Row:
         "enriched": False,
         "estimated": ["timestamp"],
         "history": [],
-        NOTES: {"due": 0, "state": "waiting", "fails": 0, "starts": 0},
+        "epoch": event.get("epoch", 0),
+        NOTES: {"due": 0, "state": "waiting", "fails": 0, "starts": 0, "at": ms, "spread": spread_of(life)},
     }
+
+
+def spread_of(life: int) -> int:
+    """The same for a life at every look; neighbours in time are far apart (Knuth's multiplicative hash)."""
+    return (life * 2_654_435_761 >> 22) % SPREAD
 
 
 def life_of(event: Event) -> int:
@@ -96,40 +108,92 @@ def max_attempts_of(job: Job) -> int:
     """How often BullMQ will try the job: `opts.attempts`, where 0 and none mean once."""
     opts = job.get("opts")
     attempts = opts.get("attempts") if opts else None
-    return attempts if isinstance(attempts, int) and attempts > 1 else 1
+    if attempts is None:
+        return 1
+    most = whole(attempts)
+    return most if most is not None and most > 1 else 1
+
+
+def keeps_failures(job: Job) -> bool:
+    """Whether nothing in the job's own options removes it after it has failed (`removeOnFail`)."""
+    limit = (job.get("opts") or {}).get("removeOnFail")
+    if isinstance(limit, dict):
+        limit = limit.get("count", limit.get("age"))
+    return limit is None or limit is False or limit == -1
+
+
+def number_of(row: Row, job: Job, name: str, otherwise: int = 0) -> int:
+    """A number of the hash for the row's field of that name; named in `estimated` where the hash's is none.
+
+    The bridge hands on what is no number as null, and the nearest of 64 bits for what lies beyond.
+    """
+    number: int | None = job.get(name)
+    if number is None:
+        if name in job:
+            estimate(row, name)
+        return otherwise
+    if is_extreme(number):
+        estimate(row, name)
+    return number
+
+
+def is_of_this_life(row: Row, job: Job) -> bool:
+    """Whether a hash may be of the row's life: lives of an id differ in their creation time."""
+    if not row["enriched"]:
+        return True
+    created = None if row[NOTES].get("untimed") else row["timestamp"]
+    return bool(job.get("timestamp") == created)
 
 
 def take_creation(row: Row, job: Job) -> None:
     """What is set when a job is added. `data` and `priority` may change without an entry: the newest is the truest."""
-    row["name"] = job.get("name", row["name"])
+    name = job.get("name")
+    if name is not None:
+        row["name"] = name
     row["data"] = job.get("data")
-    row["timestamp"] = job.get("timestamp", row["timestamp"])
-    row["priority"] = job.get("priority") or 0
     row["parent"] = job.get("parent")
-    row["max_attempts"] = max_attempts_of(job)
     row["enriched"] = True
-    certain(row, "timestamp")
+    if row["estimated"]:
+        certain(row, "timestamp", "priority", "max_attempts", "name", "data", "parent")
+    timestamp, priority = job.get("timestamp"), job.get("priority")
+    row["timestamp"] = timestamp or number_of(row, job, "timestamp", row["timestamp"])
+    row["priority"] = priority if priority == 0 else number_of(row, job, "priority")
+    row["max_attempts"] = most = max_attempts_of(job)
+    if most == LARGEST:
+        estimate(row, "max_attempts")
+    if timestamp is None or is_extreme(timestamp):
+        estimate(row, "timestamp")
+    if (timestamp is None) != ("untimed" in row[NOTES]):
+        note(row, untimed=timestamp is None or None)
 
 
-def take_all(row: Row, job: Job, *, running: bool) -> None:
+def take_all(row: Row, job: Job, *, running: bool, max_text_bytes: int) -> None:
     """Everything: for an observation, whose hash belongs to just the moment that it speaks of."""
+    row["estimated"] = []
     take_creation(row, job)
     progress = job.get("progress")
     row["progress"] = 0 if progress is None else progress
-    row["delay"] = job.get("delay") or 0
+    row["delay"] = number_of(row, job, "delay")
+    number_of(row, job, "attempts_made")
     row["attempts_made"] = attempts_of(job, running=running)
-    row["processed_on"] = job.get("processed_on")
-    row["finished_on"] = job.get("finished_on")
-    row["failed_reason"] = job.get("failed_reason")
+    row["stalled_count"] = number_of(row, job, "stalled_count")
+    for name in ("processed_on", "finished_on"):
+        number_of(row, job, name)
+        row[name] = job.get(name)
+    row["failed_reason"] = shortened(job.get("failed_reason"), max_text_bytes)
     row["return_value"] = job.get("return_value")
-    row["stalled_count"] = job.get("stalled_count") or 0
-    row["estimated"] = []
     note(
         row,
         fails=len(stacks_of(job)),
         starts=started(job),
         v4=True if job.get("counts_starts") else None,
+        deferred=True if job.get("deferred_failure") else None,
     )
+
+
+def shortened(text: str | None, limit_bytes: int) -> str | None:
+    """`text.cut`, of a text or none."""
+    return None if text is None else cut(text, limit_bytes)
 
 
 def attempts_of(job: Job, *, running: bool) -> int:

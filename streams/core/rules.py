@@ -28,6 +28,10 @@ class Rules:
     """How long after its lock should have ended a running job is looked at again."""
     verify_after_ms: int = 600_000
     retention_ms: int = 604_800_000
+    resolve_after_ms: int = 86_400_000
+    """When a `failed` alert ends by itself; 0 = never."""
+    max_text_bytes: int = 65_536
+    """Longest error text in what is told. The bridge has cut them; an older one has not."""
 
 
 DEFAULT_RULES: Final = Rules()

@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from streams.core import alerts, deadlines, lifecycle
-from streams.core.events import OBSERVED, Event
+from streams.core.events import Event
 from streams.core.job import job_key
-from streams.core.row import HISTORY_LENGTH, NOTES, Job, Row, estimate, new_row, note
+from streams.core.row import (
+    HISTORY_LENGTH,
+    HISTORY_TEXT_BYTES,
+    NOTES,
+    Job,
+    Row,
+    estimate,
+    is_of_this_life,
+    new_row,
+    note,
+)
 from streams.core.rules import Rules
+from streams.core.text import LARGEST, cut, fit
+from streams.core.upgrade import current
 
 Transition = dict[str, Any]
 Alert = dict[str, Any]
@@ -32,32 +44,39 @@ class Result:
         self.alerts = alerts
         self.anomalies = anomalies
         self.ask = ask
-        """The entry names a job that the table does not know: look at it at the source."""
+        """The entry names a job that the table does not know, or another life of it: look at it at the source."""
 
 
 class Step:
-    """The working copy of a row while one event is applied; `now` = the event's ms (a look: `observed_at`)."""
+    """The working copy of a row while one event is applied.
 
-    __slots__ = ("alerts", "anomalies", "event", "job", "now", "observed", "row", "rules", "transitions")
+    `now` = the event's ms (a look: `observed_at`). `job` = the event's hash; `other` instead where that is of another
+    life than the row: an entry may be older than the hash that was read for it.
+    """
 
-    def __init__(self, row: Row | None, event: Event, rules: Rules, now: int) -> None:
-        self.row: Row = row.copy() if row is not None else {}
+    __slots__ = (
+        "alerts", "anomalies", "ask", "epoch", "event", "job", "now", "observed", "other", "row", "rules",
+        "transitions",
+    )  # fmt: skip
+
+    def __init__(self, row: Row | None, event: Event, rules: Rules, now: int, *, observed: bool = False) -> None:
+        self.row: Row = {} if row is None else row.copy() if "epoch" in row else current(row, now)
         self.event = event
         self.rules = rules
         self.now = now
-        self.observed = event["event"] == OBSERVED
-        job = event.get("job")
-        self.job = self._own_hash(job) if job else None
+        self.epoch: int = event.get("epoch", 0)
+        self.observed = observed
+        self.job: Job | None = event.get("job") or None
+        self.other: Job | None = None
         self.transitions: tuple[Transition, ...] = ()
         self.alerts: tuple[Alert, ...] = ()
         self.anomalies: tuple[str, ...] = ()
-
-    def _own_hash(self, job: Job) -> Job | None:
-        """None for the hash of a later life: an entry may be older than the hash that was read for it."""
-        if not self.row or self.observed or self.event["event"] == "added":
-            return job
-        same = job.get("timestamp") == self.row["timestamp"] or "timestamp" in self.row["estimated"]
-        return job if same else None
+        self.ask = False
+        if row is not None:
+            if self.epoch != self.row["epoch"]:
+                note(self.row, crossed=True, suspect=None)
+            if self.job and not observed and event["event"] != "added" and not is_of_this_life(self.row, self.job):
+                self.job, self.other = None, self.job
 
     @property
     def key(self) -> str:
@@ -70,8 +89,14 @@ class Step:
         if old:
             self.close("replaced")
             if old["life"] == life:
-                life += 1
+                life += 1 if life < LARGEST else -1
         self.row = new_row(self.event, life)
+        self.job, self.other = self.job or self.other, None
+
+    def doubt(self) -> None:
+        """The hash is of another life, and the entry may be of the row's: only a look can tell."""
+        self.ask = True
+        self.anomalies += ("another_life",)
 
     def move(self, to: str, source_to: str, cause: str, *, error: str | None = None, at: int | None = None) -> None:
         """The job is now `to`: one transition, unless nothing changed."""
@@ -96,15 +121,22 @@ class Step:
         transition = self._transition(state_from, to, source_to, cause, error=error, at=at)
         past = {"from": state_from, "to": to, "at": at, "cause": cause}
         if error is not None:
-            past["error"] = error
+            past["error"] = cut(error, HISTORY_TEXT_BYTES)
         row["history"] = [*row["history"][1 - HISTORY_LENGTH :], past]
         if to != lifecycle.REMOVED:
             row["state"], row["source_state"], row["since"] = to, source_to, at
+            if "crossed" in row[NOTES]:
+                note(row, crossed=None)
         self.transitions += (transition,)
         if to in alerts.RULES or alerts.OPEN in row[NOTES]:
-            self.alerts += tuple(
-                alerts.decide(row, transition, self.key, self.rules, self.now, snapshot=self._is_snapshot())
-            )
+            self._alert(transition)
+
+    def _alert(self, transition: Transition) -> None:
+        exhausted = self.event.get("exhausted") is not None
+        snapshot = self.observed and self.event.get("reason") == "snapshot"
+        self.alerts += tuple(
+            alerts.decide(self.row, transition, self.key, self.rules, self.now, snapshot=snapshot, exhausted=exhausted)
+        )
 
     def _transition(
         self, state_from: str | None, to: str, source_to: str, cause: str, *, error: str | None, at: int
@@ -122,7 +154,7 @@ class Step:
             "source_from": None if state_from is None else row["source_state"],
             "source_to": source_to,
             "at": at,
-            "duration_ms": None if state_from is None else max(at - row["since"], 0),
+            "duration_ms": None if state_from is None or "crossed" in row[NOTES] else fit(max(at - row["since"], 0)),
             "cause": cause,
             "error": error,
             "attempts_made": row["attempts_made"],
@@ -130,10 +162,8 @@ class Step:
             "final": to in lifecycle.FINAL,
             "observed": self.observed,
             "position": self.event["stream_id"],
+            "epoch": self.epoch,
         }
-
-    def _is_snapshot(self) -> bool:
-        return self.observed and self.event.get("reason") == "snapshot"
 
     def guess(self, cause: str) -> str:
         """A cause that neither entry nor hash tell for sure."""
@@ -144,15 +174,11 @@ class Step:
         """Close the step: position, notes and deadline are set, and the row is handed out."""
         row = self.row
         if not row:
-            return Result(None, self.transitions, self.alerts, self.anomalies)
+            return Result(None, self.transitions, self.alerts, self.anomalies, self.ask)
         if not self.observed and "suspect" in row[NOTES]:
             note(row, suspect=None)
         row["position"] = self.event["stream_id"]
         row["observed_at"] = self.event["observed_at"] if self.observed else None
-        due = deadlines.next_look(row, self.now, self.event, self.rules)
-        notes = row[NOTES]
-        if notes["due"] != due or notes["state"] != row["state"]:
-            # The state stands here again, so that an index can be rebuilt from the notes alone.
-            notes = row[NOTES] = notes.copy()
-            notes["due"], notes["state"] = due, row["state"]
-        return Result(row, self.transitions, self.alerts, self.anomalies)
+        row["epoch"] = self.epoch
+        deadlines.schedule(row, self.now, self.event, self.rules, observed=self.observed)
+        return Result(row, self.transitions, self.alerts, self.anomalies, self.ask)

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from streams.commands.console import printable
 from streams.demo.board import Board
+from streams.escape import printable
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000

@@ -10,10 +10,10 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from streams.commands.console import printable
 from streams.demo import lines
 from streams.demo.board import STATES, Board
 from streams.demo.verdict import EXPECTED
+from streams.escape import printable
 
 SPARKS: Final = " ▁▂▃▄▅▆▇█"
 WIDE: Final = 100

@@ -22,7 +22,8 @@ from streams.demo.source import source_name
 from streams.local import stack
 from streams.local.errors import INSTALL
 from streams.settings import Bridge, ConfigError, Problem, Settings, Source
-from streams.settings.url import check_bootstrap, check_url
+from streams.settings.redis_url import check_url
+from streams.settings.url import check_bootstrap
 
 Say = Callable[[str], None]
 

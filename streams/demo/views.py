@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.live import Live
 
 from streams.clock import wall_ms
-from streams.commands import console
 from streams.demo import lines
 from streams.demo.board import STATES, Board
 from streams.demo.screen import Screen
+from streams.escape import printable
 
 COUNTS_EVERY_MS: Final = 5_000
 FRAME_S: Final = 0.25
@@ -39,7 +39,7 @@ class Plain:
     def show(self, board: Board) -> None:
         """Print what is new."""
         while board.notes:
-            self._line(f"application: {console.printable(board.notes.popleft())}")
+            self._line(f"application: {printable(board.notes.popleft())}")
         for state in [each for each in board.states_seen if each in STATES and each not in self._states]:
             self._states.add(state)
             self._line(f"first job {state}")

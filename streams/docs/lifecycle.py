@@ -36,7 +36,8 @@ STATES: Final = {
     lc.ACTIVE: "A worker has it. Its lock is looked at, rarely as long as it is renewed.",
     lc.DELAYED: "It waits for `due_at`: scheduled, or for its next attempt.",
     lc.PAUSED: "A worker could take it if its queue were not paused.",
-    lc.STUCK: "It is in BullMQ's active list and has no lock: the worker died, hung or let go of it.",
+    lc.STUCK: "It is in BullMQ's active list and has no lock: the worker died, hung or let go of it. "
+    "Or (`source_state` `unknown`) it exists and is in none of BullMQ's lists.",
     lc.COMPLETED: "Done.",
     lc.FAILED: "Failed for good.",
 }
@@ -92,10 +93,13 @@ def _causes(causes: frozenset[str]) -> str:
 
 
 def _source_states(state: str) -> str:
-    words = [word for word in dict.fromkeys(lc.SOURCE_STATE_OF_PLACE.values()) if state in _states_of(word)]
+    known = dict.fromkeys((*lc.SOURCE_STATE_OF_PLACE.values(), lc.UNKNOWN))
+    words = [word for word in known if state in _states_of(word)]
     return " ".join(f"`{word}`" for word in words)
 
 
 def _states_of(word: str) -> set[str]:
+    if word == lc.UNKNOWN:
+        return {lc.STUCK}
     both = {lc.state_of(word, queue_paused=paused) for paused in (True, False)}
     return both | ({lc.STUCK} if word == lc.ACTIVE else set())

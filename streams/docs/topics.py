@@ -40,8 +40,8 @@ _RULES: Final = """
 - **CloudEvents** 1.0 in Kafka's binary mode, in the headers `ce_specversion` `ce_id` `ce_type` `ce_source` `ce_time`
   `content-type`, on all topics that are no tables. `ce_source` is `/<source>/<queue>`. A repeated record (possible with
   `delivery = "at_least_once"`) has the same `ce_id`.
-- **Order**: within a partition the records of a stream stand in the order (`stream_id`, entry before observation,
-  `observed_at`).
+- **Order**: within a partition the records of a stream stand in the order (`epoch`, `stream_id`, entry before
+  observation, `observed_at`). `epoch` counts the histories of a stream: in another one ids may begin again.
 """
 
 

@@ -9,15 +9,19 @@ are complete. `process` is what runs it; `private` lists what is used of Faust t
 from streams.engine.api import BatchInfo, ConsumerRecord, EngineOptions, Handler, Stats
 from streams.engine.app import BatchApp, Readiness, build
 from streams.engine.process import exit_now, run
-from streams.engine.tx import Codec, Row, Tx, Unwritable
+from streams.engine.quiet import RateLimit, kind_of
+from streams.engine.tx import HEADER_OVERHEAD_BYTES, CheckedTx, Codec, Row, Tx, Unwritable, size_of
 
 __all__ = [
+    "HEADER_OVERHEAD_BYTES",
     "BatchApp",
     "BatchInfo",
+    "CheckedTx",
     "Codec",
     "ConsumerRecord",
     "EngineOptions",
     "Handler",
+    "RateLimit",
     "Readiness",
     "Row",
     "Stats",
@@ -25,5 +29,7 @@ __all__ = [
     "Unwritable",
     "build",
     "exit_now",
+    "kind_of",
     "run",
+    "size_of",
 ]

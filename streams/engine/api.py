@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from streams.engine.limits import DEFAULT_BYTES
 from streams.engine.tx import PLAIN, Codec, Row, Tx, Unwritable
 
 ConsumerRecord = Any
@@ -44,7 +45,8 @@ class BatchInfo:
 class Handler(Protocol):
     """The user of the engine. The first three are pure in what they do: after an abort a batch is folded again.
 
-    An exception out of any of them ends the process, Unwritable excepted.
+    An exception out of `on_record` or `on_tick` costs the record or the tick: the batch is folded again with care, and
+    what failed is set aside by `on_unwritable` or `on_failed`. Out of the others it ends the process.
     """
 
     def on_record(self, tx: Tx, record: ConsumerRecord) -> None:
@@ -56,11 +58,18 @@ class Handler(Protocol):
     def on_unwritable(self, tx: Tx, record: ConsumerRecord | None, error: Unwritable) -> None:
         """In place of a record (None: a tick) that made a row or an output Kafka cannot take.
 
-        All it had staged is taken back. What is staged here must fit.
+        All it had staged is taken back. What is staged here must fit: what fails here too is left out.
         """
 
-    def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> None:
-        """The rows of a partition are complete: build indexes. `rows` is the live table; do not change it."""
+    def on_failed(self, tx: Tx, record: ConsumerRecord | None, error: Exception) -> None:
+        """In place of a record (None: a tick) on which `on_record` (`on_tick`) raised anything else; as above."""
+
+    def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> Iterator[None] | None:
+        """The rows of a partition are complete: build indexes. `rows` is the live table; do not change it.
+
+        Where that takes long it is an iterator, with a step at each of which the loop may turn. It may never be brought
+        to its end: the partition may be taken away, and `rows` change, in between.
+        """
 
     def on_committed(self, partition: int, staged: dict[bytes, Row | None], batch: BatchInfo) -> None:
         """A batch is committed and applied: the place to change indexes and to count."""
@@ -81,15 +90,25 @@ class EngineOptions:
     table_topic: str
     output_topics: tuple[str, ...] = ()
     """Topics that must exist before the start, beside the two."""
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    """How many partitions a topic is taken to have, by its full name; another number ends the process."""
     codec: Codec = PLAIN
     """How the handler's rows are read and written."""
     exactly_once: bool = True
     linger_s: float = 0.05
     max_records: int = 2_000
     max_queued: int = 20_000
-    max_record_bytes: int = 900_000
-    """Greatest row or output, overhead included; below the broker's message.max.bytes."""
+    """Records that one partition reads ahead."""
+    max_queued_bytes: int = 64 << 20
+    """Bytes that all partitions together read ahead, beside one fetch for each."""
+    max_batch_bytes: int = 6 << 20
+    """Bytes of rows and outputs after which a transaction takes no further record."""
+    max_record_bytes: int = DEFAULT_BYTES
+    """Greatest row or output, overhead included, where the topic's own limit is not known."""
+    record_limits: Callable[[], Awaitable[Mapping[str, int]]] | None = field(default=None, repr=False)
+    """Asks the broker for `max.message.bytes` by topic; leaves out what may not be known."""
     fetch_bytes: int = 1 << 20
+    """Of one fetch of one partition. A record that is larger is fetched alone."""
     session_timeout_s: float = 10.0
     transaction_timeout_s: float = 15.0
     finish_timeout_s: float = 20.0

@@ -16,6 +16,8 @@ from streams.engine.store import BatchTable
 from streams.engine.transport import BatchTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streams.engine.api import EngineOptions, Handler
 
 
@@ -39,6 +41,9 @@ class BatchApp(faust.App):
 
     engine: Engine
     broker: Broker
+
+    beat: Callable[[str], None] = staticmethod(lambda _name: None)
+    """An endless loop of this name has turned. `run` puts in its place who wants to hear of it."""
 
     def readiness(self) -> Readiness:
         """As it is known now; nothing is asked."""

@@ -17,6 +17,8 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
+from streams.errors import UserError
+
 if TYPE_CHECKING:
     from streams.engine.api import EngineOptions
 
@@ -26,6 +28,12 @@ ANSWER_TIMEOUT_S: Final = 5.0
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 5.0
 WATCH_INTERVAL_S: Final = 5.0
+
+
+class WrongPartitionsError(UserError):
+    """A topic has another number of partitions than the settings say: no waiting mends that."""
+
+    exit_code = 2
 
 
 class Broker:
@@ -41,20 +49,23 @@ class Broker:
         self._told = ""
 
     async def wait(self) -> None:
-        """Return when Kafka answers and all topics are there. Says what is missing once, then again on change."""
+        """Return when Kafka answers and all topics are there. Says what is missing once, then again on change.
+
+        Raises WrongPartitionsError.
+        """
         pause_s = FIRST_RETRY_S
         while not await self.look():
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_RETRY_S)
 
     async def watch(self) -> None:
-        """Keep `kafka` and `topics` true. Never returns."""
+        """Keep `kafka` and `topics` true. Never returns; raises WrongPartitionsError."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             await self.look()
 
     async def look(self) -> bool:
-        """Ask once. True when all is well."""
+        """Ask once. True when all is well. Raises WrongPartitionsError."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 trouble = await self._topics()
@@ -108,10 +119,24 @@ class Broker:
         missing = sorted(set(self.wanted) - found.keys())
         if missing:
             return f"topics are missing: {', '.join(missing)}"
+        self._compare(found)
         events, table = self.options.events_topic, self.options.table_topic
         if found[events] != found[table]:
             return f"{events} has {found[events]} partitions and {table} {found[table]}: they must be equal"
         return ""
+
+    def _compare(self, found: dict[str, int]) -> None:
+        """A job's key would be looked for on another partition than the one it was written to."""
+        declared = self.options.partitions
+        wrong = [name for name in self.wanted if declared.get(name, found[name]) != found[name]]
+        if wrong:
+            self.topics = False
+            lines = [f"{name} has {found[name]} partitions, the settings say {declared[name]}" for name in wrong]
+            remedy = (
+                "set kafka.partitions to what events, status, transitions, alerts and probes have; where they differ "
+                "among themselves start anew under another kafka.topic_prefix (bullmq-streams topics check lists them)"
+            )
+            raise WrongPartitionsError("\n".join([*lines, remedy]))
 
     async def _refusal(self) -> str:
         """Why group or transactions may not be used; empty when they may.

@@ -9,14 +9,18 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced
+from aiokafka.errors import KafkaError, ProducerFenced
 from faust.types.tuples import TP
 
 from streams.clock import wall_ms
 from streams.engine import transaction
 from streams.engine.api import BatchInfo, EngineOptions, Handler, Stats
+from streams.engine.limits import Limits
 from streams.engine.partition import Batch, Part, Work
-from streams.engine.produce import start_producer
+from streams.engine.produce import BatchRefusedError, resize, start_producer
+from streams.engine.quiet import RateLimit, kind_of
+from streams.engine.renewal import Renewal
+from streams.engine.transaction import CommitUnknown
 from streams.engine.tx import Unwritable
 
 if TYPE_CHECKING:
@@ -26,9 +30,13 @@ if TYPE_CHECKING:
     from streams.engine.transaction import Folded
 
 log = logging.getLogger(__name__)
+aside = logging.getLogger(f"{__name__}.aside")
+aside.addFilter(RateLimit())
 
 ATTEMPTS: Final = 5
 FIRST_RETRY_S: Final = 0.2
+HALF: Final = 0.5
+"""A partition that was full is read on when so much of its read-ahead is left."""
 CLOSE_TIMEOUT_S: Final = 5.0
 STOP_FINISH_S: Final = 8.0
 REBALANCE_GRACE_S: Final = 5.0
@@ -47,8 +55,10 @@ class Engine:
         self.exactly_once = options.exactly_once
         self.parts: dict[int, Part] = {}
         self.stats = Stats()
-        self._shared: Any = None
-        """at_least_once: the one producer of the process"""
+        written = (options.table_topic, *options.output_topics)
+        self.limits = Limits(written, options.max_record_bytes, options.record_limits)
+        self.renewal = Renewal(app)
+        self._turn = asyncio.Lock()
         self._assigned_at: float | None = None
         self._without_table = False
 
@@ -64,6 +74,11 @@ class Engine:
         complete = all(part.ready for part in self.parts.values())
         return self._assigned_at is not None and not self._without_table and complete
 
+    def folded_to(self, number: int) -> int | None:
+        """The offset before which this partition is folded; None where it is not ours, or not yet known."""
+        part = self.parts.get(number)
+        return None if part is None else part.folded_to
+
     # -- life of an assignment
 
     async def assign(self, assigned: set[TP], generation: int) -> None:
@@ -76,8 +91,6 @@ class Engine:
             return
         began = time.monotonic()
         mine = self._with_table(assigned, generation)
-        if not self.exactly_once and self._shared is None:
-            self._shared = await start_producer(self.options, None)
         await asyncio.gather(*(self._start(tp, generation) for tp in mine))
         self._assigned_at = began
         numbers = [tp.partition for tp in mine]
@@ -97,8 +110,7 @@ class Engine:
         return mine
 
     async def _start(self, tp: TP, generation: int) -> None:
-        own = self.exactly_once
-        producer = await start_producer(self.options, tp.partition) if own else self._shared
+        producer = await start_producer(self.options, tp.partition, self.limits.batch_bytes)
         part = self.parts[tp.partition] = Part(tp, generation, producer)
         part.task = asyncio.get_running_loop().create_task(self._run(part), name=f"fold-{tp.partition}")
 
@@ -124,8 +136,7 @@ class Engine:
     async def _close(self, part: Part) -> None:
         for message in part.leftovers():
             self.app.consumer.forget(message)
-        if part.producer is not self._shared:
-            await self._stop_producer(part.producer)
+        await self._stop_producer(part.producer)
 
     async def _stop_producer(self, producer: Any) -> None:
         stopping = asyncio.get_running_loop().create_task(producer.stop())
@@ -138,9 +149,6 @@ class Engine:
     async def stop(self) -> None:
         """End what is in flight and start nothing any more. The app says should_stop by now."""
         await self.revoke()
-        if self._shared is not None:
-            shared, self._shared = self._shared, None
-            await self._stop_producer(shared)
 
     def open(self, generation: int, committed: Mapping[TP, int | None]) -> set[TP]:
         """The event partitions of this generation, seeked to `committed`: they may be fetched now."""
@@ -149,15 +157,23 @@ class Engine:
             part.next_offset = max(part.next_offset, committed.get(part.tp) or 0)
         return {part.tp for part in parts}
 
-    def recovered(self, partitions: set[int]) -> None:
-        """The rows of these partitions are complete: ticks from here on."""
-        for number in sorted(partitions & self.parts.keys()):
-            self.handler.on_recovered(number, self.store.parts[number])
-            self.parts[number].ready = True
+    async def recovered(self, partitions: set[int]) -> None:
+        """The rows of these partitions are complete: ticks from here on.
+
+        The handler's indexes are built in pieces, and the loop turns between. Events are fetched only afterwards. A
+        partition that is taken away meanwhile is left as it is.
+        """
+        for part in [self.parts[number] for number in sorted(partitions & self.parts.keys())]:
+            for _ in self.handler.on_recovered(part.number, self.store.parts[part.number]) or ():
+                await asyncio.sleep(0)
+                if self.parts.get(part.number) is not part:
+                    break
+            else:
+                part.ready = True
         self.stats.recoveries += 1
         if self._assigned_at is not None:
             self.stats.restore_s = time.monotonic() - self._assigned_at
-        rows = {number: len(self.store.parts[number]) for number in sorted(partitions)}
+        rows = {number: len(self.store.parts.get(number, ())) for number in sorted(partitions)}
         log.info("recovered rows of partitions %s in %.2f s", rows, self.stats.restore_s or 0)
 
     # -- the two doors into a partition
@@ -169,9 +185,15 @@ class Engine:
         if part is None or part.closing or part.generation != message.generation_id:
             self.app.consumer.forget(message)  # of an earlier assignment: it is read again
             return
-        part.add(Batch(stream, event))
-        if part.queued_events >= self.options.max_queued:
+        part.add(Batch.of(stream, event))
+        if self._filled(part) >= 1:
             self.app.consumer.on_buffer_full(part.tp)
+
+    def _filled(self, part: Part) -> float:
+        """How much of what a partition may read ahead it has read; each has its share of the bytes."""
+        options = self.options
+        share = options.max_queued_bytes / max(len(self.parts), 1)
+        return max(part.queued_events / options.max_queued, part.queued_bytes / share)
 
     def tick(self, now_ms: int) -> None:
         """Queue a tick for every recovered partition."""
@@ -184,71 +206,105 @@ class Engine:
         try:
             while (work := await part.take(self.options)) is not None:
                 await self._transact(part, work)
-                part.done()
-                if part.queued_events < self.options.max_queued // 2:
+                if self._filled(part) < HALF:
                     self.app.consumer.on_buffer_drop(part.tp)
         except ProducerFenced:  # there is a newer owner; the rebalance that says so is on its way
             part.close()
             log.warning("fenced on partition %s, generation %s", part.number, part.generation)
             self._later(self._check_fenced, part)
+        except (KafkaError, CommitUnknown) as error:
+            part.close()
+            log.warning("partition %s goes on under a new assignment: %r", part.number, error)
+            self._renew(part)
         except Exception as error:
             part.close()
             log.exception("partition %s failed", part.number)
             await self.app.crash(error)
 
+    def _renew(self, part: Part) -> None:
+        self.renewal.ask(lambda: self.parts.get(part.number) is part)
+
     async def _transact(self, part: Part, work: Work) -> None:
-        careful = False
-        for attempt in range(1, ATTEMPTS + 1):
-            folded, careful = self._fold(part, work, careful)
-            if folded.empty and work.last_offset is None:
+        """Commit what goes into one transaction, in as many attempts as are worth it. What is left is queued again."""
+        careful, attempt = False, 1
+        while True:
+            folded, careful = await self._fold(part, work, careful)
+            if folded.empty and folded.work.last_offset is None:
+                part.done(folded.work, folded.left)
                 return
             began = time.perf_counter()
             try:
-                row_offset = await self._write(part, folded, work)
+                row_offset = await self._write(part, folded)
             except ProducerFenced:
                 raise
+            except BatchRefusedError as error:
+                careful = True
+                if not await self._shrink(part, error):
+                    await self._recoil(part, attempt, error)
+                    attempt += 1
             except (KafkaError, Unwritable) as error:
+                careful = careful or isinstance(error, Unwritable)
                 await self._recoil(part, attempt, error)
-                careful = careful or isinstance(error, (Unwritable, MessageSizeTooLargeError))
-                continue
-            info = self._info(work, folded, attempt, time.perf_counter() - began)
-            self._apply(part, folded, row_offset, info)
-            await self._acknowledge(part, work)
-            return
+                attempt += 1
+            else:
+                info = self._info(folded, attempt, time.perf_counter() - began)
+                self._apply(part, folded, row_offset, info)
+                await self._acknowledge(part, folded.work)
+                part.done(folded.work, folded.left)
+                return
 
-    def _fold(self, part: Part, work: Work, careful: bool) -> tuple[Folded, bool]:
+    async def _fold(self, part: Part, work: Work, careful: bool) -> tuple[Folded, bool]:
         """The fold, and whether it had to be a careful one."""
-        try:
-            folded = transaction.fold(self.handler, self.store, self.options, part, work, careful=careful)
-        except Unwritable as error:
-            if careful:
-                raise
-            log.warning("partition %s: %s; setting it aside", part.number, error)
-            return self._fold(part, work, careful=True)
+        arguments = (self.handler, self.store, self.options, part, work, self.limits, self._turn)
+        if not careful:
+            try:
+                folded = await transaction.fold(*arguments)
+            except Exception as error:  # noqa: BLE001 - whatever a record does: it is found, and set aside alone
+                careful = True
+                what = str(error) if isinstance(error, Unwritable) else kind_of(error)
+                aside.warning("a record cannot be folded and is set aside: %s, partition %s", what, part.number)
+                if isinstance(error, Unwritable) and error.reason == "too_large":
+                    await self.limits.read_again()
+        if careful:
+            folded = await transaction.fold(*arguments, careful=True)
         self.stats.fold_s += folded.seconds
         return folded, careful
 
-    async def _write(self, part: Part, folded: Folded, work: Work) -> int | None:
+    async def _write(self, part: Part, folded: Folded) -> int | None:
+        resize(part.producer, self.limits.batch_bytes)
         if self.exactly_once:
-            return await transaction.commit(part, folded, work.last_offset, self.options.app_id)
+            return await transaction.commit(part, folded, folded.work.last_offset, self.options.app_id)
         return await transaction.write(part, folded)
 
     async def _recoil(self, part: Part, attempt: int, error: KafkaError | Unwritable) -> None:
         """After an attempt that was not committed: abort and wait, or raise `error` when there is no use."""
         log.warning("partition %s, attempt %d of %d: %r", part.number, attempt, ATTEMPTS, error)
         self.stats.aborted += 1
-        if attempt == ATTEMPTS or (self.exactly_once and transaction.lost(part.producer)):
+        if attempt >= ATTEMPTS or (self.exactly_once and transaction.lost(part.producer)):
             raise error
         if self.exactly_once:
             await part.producer.abort_transaction()
         await asyncio.sleep(FIRST_RETRY_S * 2 ** (attempt - 1))
 
-    def _info(self, work: Work, folded: Folded, attempt: int, commit_s: float) -> BatchInfo:
+    async def _shrink(self, part: Part, error: BatchRefusedError) -> bool:
+        """The broker takes less than was believed: abort, and write less. False where that is no use."""
+        if self.exactly_once and transaction.lost(part.producer):
+            return False
+        await self.limits.read()
+        if not self.limits.refused(error.topic, error.size_bytes):
+            return False
+        self.stats.aborted += 1
+        if self.exactly_once:
+            await part.producer.abort_transaction()
+        return True
+
+    def _info(self, folded: Folded, attempt: int, commit_s: float) -> BatchInfo:
+        work = folded.work
         self.stats.commit_s += commit_s
         self.stats.events += work.events
         self.stats.transactions += 1
         return BatchInfo(
-            fetches=tuple(batch.message.records for batch in work.batches),
+            fetches=tuple(batch.records for batch in work.batches),
             events=work.events,
             rows=len(folded.rows),
             outputs=len(folded.tx.outputs),
@@ -260,12 +316,14 @@ class Engine:
 
     def _apply(self, part: Part, folded: Folded, row_offset: int | None, info: BatchInfo) -> None:
         """Committed: now, and only now, the table changes."""
+        self.renewal.succeeded()
         self.store.apply(part.number, folded.rows.items(), row_offset)
         self.handler.on_committed(part.number, folded.tx.staged, info)
 
     async def _acknowledge(self, part: Part, work: Work) -> None:
         for batch in work.batches:
-            await batch.stream.ack(batch.event)
+            if batch.ends:
+                await batch.stream.ack(batch.event)
         if self.exactly_once and work.last_offset is not None:
             # Faust did not commit this itself; its livelock check has to hear of it.
             offset, consumer = work.last_offset + 1, self.app.consumer
@@ -281,7 +339,8 @@ class Engine:
 
     def _check_fenced(self, part: Part) -> None:
         if self.parts.get(part.number) is part:
-            self._crash(f"fenced on partition {part.number}, and still assigned")
+            log.warning("fenced on partition %s, and still assigned", part.number)
+            self._renew(part)
 
     def _check_table(self, generation: int) -> None:
         if self.app.consumer_generation_id == generation and not self.app.should_stop:

@@ -96,7 +96,7 @@ PRIVATE: Final[tuple[Private, ...]] = (
     Private("faust.transport.drivers.aiokafka", ("ensure_aiokafka_TP",), "position of a partition"),
     Private(
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread",
-        ("_create_worker_consumer", "_consumer", "tp_last_committed_at", "seek_to_beginning"),
+        ("_create_worker_consumer", "_consumer", "tp_last_committed_at", "seek_to_beginning", "call_thread"),
         "read_committed, fetch wait, position, the books of the livelock check",
     ),
     Private(
@@ -121,8 +121,13 @@ PRIVATE: Final[tuple[Private, ...]] = (
     Private("mode.utils.futures", ("notify",), "acknowledge"),
     Private(
         "aiokafka.consumer.consumer:AIOKafkaConsumer",
-        ("_isolation_level", "_fetch_max_wait_ms", "_subscription"),
-        "set between construction and start",
+        ("_isolation_level", "_fetch_max_wait_ms", "_fetch_max_bytes", "_subscription", "_coordinator"),
+        "set between construction and start; asking for a new assignment",
+    ),
+    Private(
+        "aiokafka.consumer.group_coordinator:GroupCoordinator",
+        ("request_rejoin",),
+        "asking for a new assignment",
     ),
     Private(
         "aiokafka.consumer.subscription_state:SubscriptionState",
@@ -135,12 +140,22 @@ PRIVATE: Final[tuple[Private, ...]] = (
         "position of a partition, markers passed",
     ),
     Private("aiokafka.consumer.fetcher:PartitionRecords", ("_consumer_record",), "leaner records"),
+    Private(
+        "aiokafka.consumer.fetcher:FetchResult",
+        ("getall", "check_assignment", "has_more", "_topic_partition", "_partition_records", "_update_position"),
+        "a fetch is unpacked in pieces",
+    ),
     Private("aiokafka.producer.sender", ("BACKOFF_OVERRIDE",), "wait between two transactions"),
-    Private("aiokafka.producer.producer:AIOKafkaProducer", ("_txn_manager",), "is the producer lost"),
+    Private(
+        "aiokafka.producer.producer:AIOKafkaProducer",
+        ("_txn_manager", "_message_accumulator"),
+        "is the producer lost; size of its batches",
+    ),
+    Private("aiokafka.producer.message_accumulator:MessageAccumulator", ("_batch_size",), "size of batches"),
     Private(
         "aiokafka.producer.transaction_manager:TransactionManager",
-        ("is_fatal_error",),
-        "is the producer lost",
+        ("is_fatal_error", "sequence_number", "_sequence_numbers"),
+        "is the producer lost; numbers after a refused batch",
     ),
 )
 

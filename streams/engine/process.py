@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from streams.clock import wall_ms
 from streams.engine import quiet
+from streams.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -23,12 +24,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S: Final = 20.0
+TICKS: Final = "ticks"
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-async def run(app: BatchApp, *, tick_interval_s: float, on_started: Callable[[], None] | None = None) -> int:
+async def run(
+    app: BatchApp,
+    *,
+    tick_interval_s: float,
+    on_started: Callable[[], None] | None = None,
+    beat: Callable[[str], None] | None = None,
+) -> int:
     """Run until SIGTERM or SIGINT (0) or a crash (1). `on_started` is called after the first recovery.
+
+    `beat` hears from the endless loops, `ticks` and `fetch`, each time that they turn.
+
+    Raises UserError, after a stop, for what only its user can mend.
 
     Waits for Kafka and the topics first. After a signal it takes at most 20 s: where the stop takes longer
     (the broker is gone) the process ends here, with 0, since what was not committed will be aborted.
@@ -36,6 +48,8 @@ async def run(app: BatchApp, *, tick_interval_s: float, on_started: Callable[[],
     loop = asyncio.get_running_loop()
     if app.loop is not loop:
         raise RuntimeError("the app was built outside of the loop that runs it: it would never fetch")
+    if beat is not None:
+        app.beat = beat
     quiet.limit()
     gc.set_threshold(*GC_THRESHOLDS)
     stop = asyncio.Event()
@@ -63,23 +77,35 @@ async def _run(
         return task
 
     signalled = helpers[0]
-    if await _first(signalled, helper(app.broker.wait(), "wait for Kafka")) is signalled:
+    waiting = helper(_prepare(app), "wait for Kafka")
+    if await _first(signalled, waiting) is signalled or waiting.exception() is not None:
         await app.broker.close()
-        return 0
+        return 0 if signalled.done() else waiting.result()  # which raises
     crashed = helper(app._crashed.wait(), "crash")
-    helper(app.broker.watch(), "watch Kafka")
+    watching = helper(app.broker.watch(), "watch Kafka")
     starting = asyncio.get_running_loop().create_task(app.start(), name="start")  # until recovered
-    ended = await _first(signalled, crashed, starting)
+    ended = await _first(signalled, crashed, watching, starting)
     if ended is starting and starting.exception() is None:
         _started(on_started)
-        ended = await _first(signalled, crashed, helper(_tick(app, tick_interval_s), "ticks"))
+        ended = await _first(signalled, crashed, watching, helper(_tick(app, tick_interval_s), "ticks"))
     code = 0 if ended is signalled and not app.crashed else 1
-    if code:
-        reason = ended.exception() if ended.done() and not ended.cancelled() else None
+    reason = ended.exception() if ended.done() and not ended.cancelled() else None
+    refused = reason if isinstance(reason, UserError) else None
+    if refused:
+        log.error("the worker ends: %s", refused)
+    elif code:
         log.error("the worker ends after a crash: %r", reason or app.crash_reason)
-    await _stop(app, code)
+    await _stop(app, refused.exit_code if refused else code)
     starting.cancel()
+    if refused:
+        raise refused
     return code
+
+
+async def _prepare(app: BatchApp) -> None:
+    """Kafka is there, and what its topics take is known."""
+    await app.broker.wait()
+    await app.engine.limits.read()
 
 
 async def _first(*tasks: asyncio.Task[Any]) -> asyncio.Task[Any]:
@@ -102,6 +128,7 @@ async def _tick(app: BatchApp, interval_s: float) -> None:
             gc.collect()
             gc.freeze()  # what lives after a recovery stays: the collector need not walk it again
         await asyncio.sleep(interval_s)
+        app.beat(TICKS)
         app.engine.tick(wall_ms())
 
 

@@ -1,36 +1,64 @@
 """Records into as few produce batches as fit: far cheaper than one send per record."""
 
+# ruff: noqa: SLF001 - the private names are listed in private.py
+
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.producer import sender
+from aiokafka.structs import TopicPartition
 
-from streams.engine.tx import RECORD_OVERHEAD_BYTES, Output, Unwritable
+from streams.engine.limits import BATCH_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streams.engine.api import EngineOptions
+    from streams.engine.tx import Output
 
 # Between two transactions aiokafka meets markers still being written and waits, 20 ms as it comes: the
 # wait, not the broker, would bound a partition to 50 transactions a second.
 sender.BACKOFF_OVERRIDE = 0.002
 
-Sends = list["asyncio.Future[Any]"]
+
+class Sent(NamedTuple):
+    """A batch on its way."""
+
+    where: TopicPartition
+    records: int
+    size_bytes: int
+    sequence: int
+    """What the producer would have numbered its first record with, had it nothing else under way to this partition."""
+    future: asyncio.Future[Any]
 
 
-async def start_producer(options: EngineOptions, partition: int | None) -> Any:
-    """A started producer: transactional, of one partition, or (None) idempotent, for the process.
+Sends = list[Sent]
+SEQUENCES_END: Final = 2**31
+"""They wrap around as aiokafka's do."""
 
+
+class BatchRefusedError(MessageSizeTooLargeError):
+    """The broker does not take a batch of this size in this topic."""
+
+    def __init__(self, topic: str, size_bytes: int) -> None:
+        super().__init__(f"{topic} refuses a batch of {size_bytes} bytes")
+        self.topic = topic
+        self.size_bytes = size_bytes
+
+
+async def start_producer(options: EngineOptions, partition: int, batch_bytes: int = BATCH_BYTES) -> Any:
+    """A started producer of one partition: transactional, or (at least once) idempotent.
+
+    `batch_bytes`: what its batches of many records may grow to. A record alone in its batch may be larger.
     On return of a transactional one the last owner is fenced and what it left open is ended.
     """
     extra: dict[str, Any] = {}
-    name = options.app_id
-    if partition is not None:
-        name = f"{options.app_id}-{partition}"
+    name = f"{options.app_id}-{partition}"
+    if options.exactly_once:
         extra["transactional_id"] = name
         extra["transaction_timeout_ms"] = int(options.transaction_timeout_s * 1000)
     producer = AIOKafkaProducer(
@@ -40,7 +68,7 @@ async def start_producer(options: EngineOptions, partition: int | None) -> Any:
         enable_idempotence=True,
         linger_ms=0,
         compression_type=options.compression,
-        max_batch_size=options.max_record_bytes + RECORD_OVERHEAD_BYTES,
+        max_batch_size=batch_bytes,
         **extra,
     )
     try:
@@ -65,8 +93,8 @@ async def send(producer: Any, outputs: Iterable[Output], sends: Sends) -> int | 
         if batch.append(key=key, value=value, timestamp=timestamp_ms, headers=headers) is None:
             sends.append(await _submit(producer, batch, where))
             batch = batches[where] = producer.create_batch()
-            if batch.append(key=key, value=value, timestamp=timestamp_ms, headers=headers) is None:
-                raise Unwritable("too_large", topic, key, len(value or b""))
+            # The first record of a batch is always taken: one that is larger than the batch goes alone.
+            batch.append(key=key, value=value, timestamp=timestamp_ms, headers=headers)
     count = None
     for where, batch in batches.items():
         count = batch.record_count()
@@ -74,18 +102,44 @@ async def send(producer: Any, outputs: Iterable[Output], sends: Sends) -> int | 
     return count
 
 
-async def _submit(producer: Any, batch: Any, where: tuple[str, int]) -> asyncio.Future[Any]:
-    topic, partition = where
+def resize(producer: Any, batch_bytes: int) -> None:
+    """Batches made from now on grow to so many bytes at most."""
+    producer._message_accumulator._batch_size = batch_bytes
+
+
+async def _submit(producer: Any, batch: Any, where: tuple[str, int]) -> Sent:
+    to = TopicPartition(*where)
+    count, size_bytes, sequence = batch.record_count(), batch.size(), producer._txn_manager.sequence_number(to)
     batch.close()
-    future: asyncio.Future[Any] = await producer.send_batch(batch, topic, partition=partition)
-    return future
+    return Sent(to, count, size_bytes, sequence, await producer.send_batch(batch, to.topic, partition=to.partition))
 
 
-async def settle(sends: Sends) -> None:
-    """Wait for all batches and raise the first error.
+async def settle(sends: Sends, producer: Any) -> None:
+    """Wait for all batches and raise the first error; BatchRefusedError where a batch was too large.
 
-    aiokafka commits a transaction although one of its batches failed, so nobody may commit before this.
+    aiokafka commits a transaction although one of its batches failed, so nobody may commit before this. The producer
+    of `sends` must have nothing else under way; it can be used on after an error.
     """
-    for result in await asyncio.gather(*sends, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
+    results = await asyncio.gather(*(sent.future for sent in sends), return_exceptions=True)
+    failed = [(sent, result) for sent, result in zip(sends, results, strict=True) if isinstance(result, BaseException)]
+    if failed:
+        _number_on(producer, sends, {id(sent) for sent, _ in failed})
+    for sent, error in failed:
+        if isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError)):
+            raise BatchRefusedError(sent.where.topic, sent.size_bytes) from error
+        raise error
+
+
+def _number_on(producer: Any, sends: Sends, failed: set[int]) -> None:
+    """Number on from what the broker has taken.
+
+    aiokafka has numbered the records of a refused batch like any others. The broker has not, and would refuse whatever
+    comes after them, for ever.
+    """
+    numbers: dict[TopicPartition, int] = {}
+    for sent in sends:
+        number = numbers.setdefault(sent.where, sent.sequence)
+        if id(sent) not in failed:
+            number += sent.records
+            numbers[sent.where] = number if number < SEQUENCES_END else number - 2 * SEQUENCES_END
+    producer._txn_manager._sequence_numbers.update(numbers)

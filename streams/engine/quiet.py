@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -47,3 +48,14 @@ def limit() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in LIBRARIES:
             logging.getLogger(name).addFilter(_LIMIT)
+
+
+def kind_of(error: BaseException) -> str:
+    """An exception's type and the place that raised it, `KeyError at streams.core.step:133`: never its data.
+
+    The place is the innermost of our own code, or else the innermost.
+    """
+    frames = [(frame.f_globals.get("__name__", "?"), line) for frame, line in walk_tb(error.__traceback__)]
+    ours = [frame for frame in frames if frame[0].partition(".")[0] == __name__.partition(".")[0]]
+    module, line = (ours or frames or [("nowhere", 0)])[-1]
+    return f"{type(error).__name__} at {module}:{line}"

@@ -80,7 +80,7 @@ class PartitionStore(memory.Store):
                 await self.app.crash(RuntimeError(f"{tp}: restored up to offset {have} of {want}"))
                 return
         try:
-            self.app.engine.recovered({tp.partition for tp in sought})
+            await self.app.engine.recovered({tp.partition for tp in sought})
         except Exception as error:  # noqa: BLE001 - Faust would swallow it and go on with half an index
             await self.app.crash(error)
 

@@ -15,7 +15,7 @@ from mode.utils.futures import notify
 
 from streams.engine import recovery
 from streams.engine.messages import BatchMessage
-from streams.engine.records import lean_record
+from streams.engine.records import lean_record, take_piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from streams.engine.api import ConsumerRecord
 
 FETCH_MAX_WAIT_MS: Final = 250
+FETCH_MAX_BYTES: Final = 16 << 20
+"""Of one answer of one broker, all partitions together; aiokafka holds it until it is taken. Stock: 50 MB."""
 FETCH_TIMEOUT_S: Final = 0.2
 FULL_FETCH_TIMEOUT_S: Final = 0.02
 NOTHING_TO_FETCH_S: Final = 0.01
+FLOW_TIMEOUT_S: Final = 5.0
+"""While a rebalance lasts nothing is fetched: the loop says now and then that it is alive."""
+FETCH: Final = "fetch"
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -35,8 +40,17 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # end_offsets() is then the last stable offset
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # stock 1500: each seek and resume waits for it
+        consumer._fetch_max_bytes = FETCH_MAX_BYTES
         fetcher.PartitionRecords._consumer_record = lean_record  # for all consumers of the process
+        fetcher.FetchResult.getall = take_piece  # likewise
         return consumer
+
+    async def rejoin(self) -> None:
+        """Leave nothing as it is assigned: the group assigns anew."""
+        await self.call_thread(self._request_rejoin)
+
+    async def _request_rejoin(self) -> None:
+        self._consumer._coordinator.request_rejoin()
 
 
 class BatchConsumer(driver.Consumer):
@@ -68,6 +82,10 @@ class BatchConsumer(driver.Consumer):
         if not self.app.should_stop:
             engine = self.app.engine
             await super().subscribe({*topics, engine.events_topic, engine.table_topic})
+
+    async def rejoin(self) -> None:
+        """Ask the group for a new assignment. It comes when all members have joined again, the same or another."""
+        await self._thread.rejoin()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """End what is in flight, then commit what is acknowledged: stock forgets it first."""
@@ -123,8 +141,9 @@ class BatchConsumer(driver.Consumer):
         """Fetch and hand on until stopped. Replaces the stock loop, which goes record by record."""
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                self.app.beat(FETCH)
                 if not self.flow_active:
-                    await self.wait(self.can_resume_flow)
+                    await self.wait_first(self.can_resume_flow, timeout=FLOW_TIMEOUT_S)
                     continue
                 active = self._fetchable()
                 if active:
@@ -153,7 +172,15 @@ class BatchConsumer(driver.Consumer):
         for found, records in fetched.items():
             if not await self._hand_on(TP(found.topic, found.partition), records, generation):
                 break
+        else:
+            self._note_positions()
         recovery.track(self, self.app.engine.store)
+
+    def _note_positions(self) -> None:
+        """All that was fetched has been handed on: what lies before the positions is in the partitions' queues."""
+        for part in self.app.engine.parts.values():
+            if part.tp in self.sought:
+                part.read_to = recovery.position(self, part.tp)
 
     def _current(self, generation: int) -> bool:
         stopping: bool = self.should_stop or not self.flow_active

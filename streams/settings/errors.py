@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from streams.errors import UserError
+from streams.escape import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +20,8 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        text = ": ".join(part for part in (self.where, self.key, self.message) if part)
-        return f"{text}; {self.hint}" if self.hint else text
+        text = ": ".join(printable(part) for part in (self.where, self.key, self.message) if part)
+        return f"{text}; {printable(self.hint)}" if self.hint else text
 
 
 class ConfigError(UserError):

@@ -54,7 +54,7 @@ def load(files: Sequence[FilePath], environ: Mapping[str, str]) -> Settings:
     if settings is None or collected.problems:
         raise ConfigError(collected.problems)
     origins = {schema.dotted(path): given.origin for path, given in collected.values.items()}
-    settings.loaded_from(origins, collected.warnings)
+    settings.loaded_from(origins, [*collected.warnings, *rules.odd(settings)])
     return settings
 
 
@@ -196,6 +196,10 @@ def _validate(collected: Collected) -> Settings | None:
     except ValidationError as error:
         collected.problems.extend(_problems(error.errors(include_url=False, include_context=False), collected))
     collected.problems.extend(_across(collected))
+    if settings is not None and not collected.problems:
+        collected.problems.extend(
+            _problem(path, message, hint, collected) for path, message, hint in rules.unusable(settings)
+        )
     return settings
 
 
@@ -220,5 +224,11 @@ def _problems(errors: Iterable[ErrorDetails], collected: Collected) -> Iterator[
 def _across(collected: Collected) -> Iterator[Problem]:
     values = {path: given.value for path, given in collected.values.items()}
     for path, message, hint in rules.across(values):
-        given = collected.values[path]
-        yield Problem(given.where, given.key, message, hint)
+        yield _problem(path, message, hint, collected)
+
+
+def _problem(path: Path, message: str, hint: str, collected: Collected) -> Problem:
+    given = collected.values.get(path)
+    if given is None:
+        return Problem("settings", schema.dotted(path), message, hint)
+    return Problem(given.where, given.key, message, hint)

@@ -8,20 +8,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from streams import topology
-from streams.settings.url import check_bootstrap, check_url, password_of
+from streams.settings import patterns
+from streams.settings.patterns import check_pattern
+from streams.settings.redis_url import check_url
+from streams.settings.url import check_bootstrap, check_host, password_of
 
 DEFAULT_SOURCE: Final = "default"
 DEFAULT_URL: Final = "redis://localhost:6379/0"
 DEFAULT: Final = "default"
 """The origin of a value that nobody set."""
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+YEARS_S: Final = 10 * 365.25 * 86_400
+"""Longest time that a setting may ask for: ten years."""
+Seconds = Annotated[float, Field(gt=0, le=YEARS_S, allow_inf_nan=False)]
+Interval = Annotated[float, Field(ge=0.05, le=86_400, allow_inf_nan=False)]
+"""Of something that is done again and again: less would be a busy loop, more is as good as never."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)]
-Patterns = tuple[Annotated[str, Field(min_length=1)], ...]
+Patterns = tuple[Annotated[str, Field(min_length=1, max_length=patterns.LONGEST), AfterValidator(check_pattern)], ...]
+Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 def _readable(path: Path | None) -> Path | None:
@@ -41,6 +58,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes `true` for 1; who writes it for a number means something else."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("must be a number")
+        return value
+
 
 class Kafka(Section):
     """The Kafka cluster, under the names of the Kafka clients."""
@@ -57,9 +82,9 @@ class Kafka(Section):
     """How the brokers are spoken to."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     """With a SASL protocol: how to log in."""
-    sasl_username: str | None = None
+    sasl_username: Annotated[str, Field(min_length=1)] | None = None
     """With a SASL protocol: the user."""
-    sasl_password: SecretStr | None = None
+    sasl_password: Annotated[SecretStr, Field(min_length=1)] | None = None
     """With a SASL protocol: the password. Better in the environment than in a file."""
     ssl_cafile: FilePath = None
     """PEM file of the authorities to trust; without it those of the system."""
@@ -79,7 +104,7 @@ class Kafka(Section):
             "security_protocol": self.security_protocol,
         }
         if self.security_protocol.endswith("SSL"):
-            options["ssl_context"] = self._ssl_context()
+            options["ssl_context"] = self.ssl_context()
         if self.security_protocol.startswith("SASL"):
             options["sasl_mechanism"] = self.sasl_mechanism
             options["sasl_plain_username"] = self.sasl_username
@@ -95,7 +120,8 @@ class Kafka(Section):
             "isolation_level": "read_committed",
         }
 
-    def _ssl_context(self) -> ssl.SSLContext:
+    def ssl_context(self) -> ssl.SSLContext:
+        """What the TLS connections are made with. Raises OSError (ssl.SSLError) where a certificate is unusable."""
         context = ssl.create_default_context(cafile=self.ssl_cafile)
         context.check_hostname = self.ssl_check_hostname
         if self.ssl_certfile is not None:
@@ -110,13 +136,13 @@ class Source(Section):
 
     url: Annotated[SecretStr, AfterValidator(check_url)]
     """`redis://[user[:password]@]host[:port][/db]`, `rediss://` for TLS. `redis://localhost:6379/0` for `default`."""
-    prefix: Annotated[str, Field(min_length=1)] = "bull"
+    prefix: Word = "bull"
     """BullMQ's option `prefix`."""
     queues: Annotated[Patterns, Field(min_length=1)] = ("*",)
     """Queues to read, as glob patterns."""
     exclude: Patterns = ()
     """Queues not to read, as glob patterns; wins over `queues`."""
-    discover_interval_s: Seconds = 10
+    discover_interval_s: Interval = 10
     """How often new queues are looked for."""
     allow_replica: bool = False
     """Read from a server that is no master too. It lags, so no job is called stuck or gone by what it says."""
@@ -127,7 +153,7 @@ class Bridge(Section):
 
     id: Name = "bridge"
     """Names the checkpoints and the transactional id: two bridges with one id fence each other."""
-    buffer_bytes: Annotated[int, Field(ge=1 << 20)] = 268_435_456
+    buffer_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 268_435_456
     """Bound of the entries read and not yet on Kafka; when full, the reader waits."""
     max_text_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 65_536
     """Longest error or other text that is taken over whole; payloads and results are no texts."""
@@ -150,7 +176,7 @@ class Worker(Section):
     """How long a finished job's row is kept."""
     verify_after_s: Seconds = 600
     """An unfinished job that nothing was heard of for so long is looked at in Redis."""
-    verify_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2000
+    verify_per_s: Annotated[float, Field(ge=0.01, le=1_000_000, allow_inf_nan=False)] = 2000
     """Most such looks per second, of the whole worker."""
     http_port: Port = 9402
     """Port of `/metrics`, `/livez`, `/readyz`; 0 = off."""
@@ -161,9 +187,9 @@ class FailedAlert(Section):
 
     enabled: bool = True
     """Whether the alert is raised."""
-    severity: Annotated[str, Field(min_length=1)] = "error"
+    severity: Word = "error"
     """The severity that the alert carries."""
-    resolve_after_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 86_400
+    resolve_after_s: Annotated[float, Field(ge=0, le=YEARS_S, allow_inf_nan=False)] = 86_400
     """An alert that nobody retries or removes ends after so long; 0 = never."""
 
 
@@ -172,9 +198,9 @@ class StuckAlert(Section):
 
     enabled: bool = True
     """Whether the alert is raised."""
-    severity: Annotated[str, Field(min_length=1)] = "critical"
+    severity: Word = "critical"
     """The severity that the alert carries."""
-    check_interval_s: Seconds = 1
+    check_interval_s: Interval = 1
     """Least time between the two looks that it takes."""
 
 
@@ -205,7 +231,7 @@ class Settings(Section):
 
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
     """Whether the outputs of a batch and its offsets are one Kafka transaction."""
-    http_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    http_host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
     """Address that both processes' HTTP servers bind to; `0.0.0.0` in a container."""
     kafka: Kafka = Kafka()
     """The Kafka cluster."""

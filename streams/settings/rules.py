@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import Any, Final
 
 from pydantic_core import ErrorDetails
 
+from streams.settings.model import Kafka, Settings
+from streams.settings.patterns import covers, overlap
+from streams.settings.redis_url import reason, server
 from streams.settings.schema import Key, Path
 
 _KINDS: Final = {
@@ -43,6 +48,41 @@ def message(key: Key, error: ErrorDetails) -> str:
         if "Input" in error["msg"]
         else error["msg"]
     )
+
+
+def unusable(settings: Settings) -> Iterator[tuple[Path, str, str]]:
+    """What only shows once everything is there: the key, what is wrong, what to do."""
+    kafka = settings.kafka
+    if kafka.security_protocol.endswith("SSL"):
+        try:
+            kafka.ssl_context()
+        except (OSError, ValueError) as error:
+            name = "ssl_certfile" if kafka.ssl_cafile is None or _loads(kafka) else "ssl_cafile"
+            yield ("kafka", name), f"cannot be loaded: {reason(error)}", ""
+    for name, source in settings.sources.items():
+        if any(all(covers(each, queue) for queue in source.queues) for each in source.exclude):
+            yield ("sources", name, "exclude"), "leaves no queue to read", ""
+
+
+def _loads(kafka: Kafka) -> bool:
+    """Whether the authorities are not what is wrong."""
+    try:
+        ssl.create_default_context(cafile=kafka.ssl_cafile)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def odd(settings: Settings) -> Iterator[str]:
+    """What is allowed, and probably not meant; one line each."""
+    for (name, one), (other, two) in combinations(settings.sources.items(), 2):
+        if one.prefix == two.prefix and server(one.url.get_secret_value()) == server(two.url.get_secret_value()):
+            shared = overlap(one.queues, one.exclude, two.queues, two.exclude)
+            if shared:
+                yield (
+                    f"sources.{name} and sources.{other} read the same queues ({shared}) of one Redis and prefix: "
+                    "everything of them is published twice, under two names; tell them apart by queues or exclude"
+                )
 
 
 def across(values: Mapping[Path, Any]) -> Iterator[tuple[Path, str, str]]:

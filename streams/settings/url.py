@@ -6,31 +6,12 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pydantic import SecretStr
+from streams.settings.redis_url import is_host
 
 MASK: Final = "***"
-_SCHEMES: Final = ("redis", "rediss")
 _QUERY_SECRET: Final = re.compile(r"(?i)((?:^|&)[^=&]*(?:pass|secret|token|pwd)[^=&]*=)[^&]*")
 _SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 _LARGEST_PORT: Final = 65535
-
-
-def check_url(url: SecretStr) -> SecretStr:
-    """A Redis URL. Raises ValueError; its text holds nothing of the URL."""
-    try:
-        parts = urlsplit(url.get_secret_value())
-        _ = parts.port
-    except ValueError:
-        raise ValueError(
-            "is no URL: encode special characters of the password (@ as %40, / as %2F, # as %23)"
-        ) from None
-    if parts.scheme not in _SCHEMES:
-        raise ValueError("must begin with redis:// or rediss://")
-    if not parts.hostname:
-        raise ValueError("names no host")
-    if parts.fragment or not re.fullmatch(r"/?|/\d+", parts.path):
-        raise ValueError("must end with the number of a database, such as /0, or with the host")
-    return url
 
 
 def check_bootstrap(text: str) -> str:
@@ -38,9 +19,16 @@ def check_bootstrap(text: str) -> str:
     servers = [server.strip() for server in text.split(",")]
     for server in servers:
         match = _SERVER.fullmatch(server)
-        if match is None or not 0 < int(match[2]) <= _LARGEST_PORT:
+        if match is None or not is_host(match[1].strip("[]")) or not 0 < int(match[2]) <= _LARGEST_PORT:
             raise ValueError("must be host:port, several separated by commas")
     return ",".join(servers)
+
+
+def check_host(text: str) -> str:
+    """A name or address to bind to. Raises ValueError."""
+    if not is_host(text):
+        raise ValueError("must be a host name or an address, such as 127.0.0.1")
+    return text
 
 
 def masked(url: str) -> str:

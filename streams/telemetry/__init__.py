@@ -5,5 +5,6 @@ from __future__ import annotations
 from streams.telemetry.http import ListenError, serve
 from streams.telemetry.logs import configure
 from streams.telemetry.metrics import Metrics
+from streams.telemetry.pulse import Pulse
 
-__all__ = ["ListenError", "Metrics", "configure", "serve"]
+__all__ = ["ListenError", "Metrics", "Pulse", "configure", "serve"]

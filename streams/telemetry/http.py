@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -10,7 +11,9 @@ from typing import Final
 from aiohttp import web
 
 from streams.errors import UserError
+from streams.telemetry import held
 from streams.telemetry.metrics import CONTENT_TYPE, Metrics
+from streams.telemetry.pulse import Pulse
 
 Missing = Callable[[], Iterable[str]]
 """What the process still waits for: `redis`, `kafka`, `topics`, `recovery`."""
@@ -23,34 +26,47 @@ class ListenError(UserError):
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, setting: str, metrics: Metrics, missing: Missing) -> AsyncIterator[int]:
+async def serve(
+    host: str, port: int, setting: str, metrics: Metrics, missing: Missing, pulse: Pulse | None = None
+) -> AsyncIterator[int]:
     """Serve inside the block; yields the port, 0 where the server is off. Raises ListenError.
 
-    `setting` is the key of the port, for the error's remedy.
+    `setting` is the key of the port, for the error's remedy. `pulse` hears from the process's loops; the event loop's
+    own beats and the time it is held are told from here, with a server or without.
     """
-    if port == 0:
-        yield 0
-        return
-    runner = web.AppRunner(application(metrics, missing), access_log=None, shutdown_timeout=_CLOSE_S)
-    await runner.setup()
+    pulse = pulse or Pulse()
+    watching = asyncio.get_running_loop().create_task(held.watch(metrics, pulse), name="watch the loop")
     try:
+        if port == 0:
+            yield 0
+            return
+        runner = web.AppRunner(application(metrics, missing, pulse), access_log=None, shutdown_timeout=_CLOSE_S)
+        await runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ListenError(_explain(error, host, port, setting)) from None
-        yield port
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                raise ListenError(_explain(error, host, port, setting)) from None
+            yield port
+        finally:
+            await runner.cleanup()
     finally:
-        await runner.cleanup()
+        watching.cancel()
 
 
-def application(metrics: Metrics, missing: Missing) -> web.Application:
+def application(metrics: Metrics, missing: Missing, pulse: Pulse) -> web.Application:
     """The three paths."""
+    rendering = asyncio.Lock()
 
     async def scrape(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        async with rendering:  # however many ask, one thread is enough
+            metrics.refresh()
+            body = await asyncio.to_thread(metrics.text)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def live(_: web.Request) -> web.Response:
-        return web.json_response({"live": True})
+        stale = pulse.stale()
+        return web.json_response({"live": not stale, "stale": stale}, status=503 if stale else 200)
 
     async def ready(_: web.Request) -> web.Response:
         absent = sorted(missing())

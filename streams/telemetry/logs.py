@@ -7,12 +7,14 @@ import logging
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from streams.escape import printable, printable_json
 from streams.settings import Settings
 from streams.settings.url import MASK
 
@@ -54,7 +56,9 @@ class Redaction:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         spellings = {
-            spelling for secret in secrets for spelling in (secret, json.dumps(secret, ensure_ascii=False)[1:-1])
+            spelling
+            for secret in secrets
+            for spelling in (secret, printable(secret), json.dumps(secret, ensure_ascii=False)[1:-1])
         }
         ordered = sorted(filter(None, spellings), key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, ordered))) if ordered else None
@@ -104,17 +108,29 @@ _SHARED: Final[list[Processor]] = [
 ]
 
 
+def _in_one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Names and errors come from whoever writes to Redis: none may end the line, or look like another one."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    """Lines of their own, each indented: an error's text cannot pass for a line of the log."""
+    lines = "".join(traceback.format_exception(*exc_info)).rstrip("\n").split("\n")
+    stream.write("\n".join(f"    {printable(line)}" for line in lines))
+
+
 def _formatter(*, as_json: bool, colors: bool, redact: Callable[[str], str]) -> logging.Formatter:
     render: Any = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
     ending: list[Processor] = [structlog.processors.format_exc_info, render]
     if not as_json:
-        ending = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+        ending = [_in_one_line, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback)]
 
     def finish(logger: WrappedLogger, name: str, event: EventDict) -> str:
         value: Any = event
         for processor in ending:
             value = processor(logger, name, value)
-        return redact(value)
+        text = redact(value)
+        return printable_json(text) if as_json else text
 
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,

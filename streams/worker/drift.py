@@ -6,22 +6,18 @@ Only a worker that holds all partitions can tell; with several, compare `sum by 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
-from streams import topology
 from streams.core import lifecycle as lc
-from streams.settings import Settings
-from streams.wire import JSONDecodeError, loads
 
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 5.0
+FORGOTTEN_S: Final = 600.0
+"""A queue without a heartbeat for so long is gone."""
 COMPARED: Final = (lc.WAITING, lc.ACTIVE, lc.DELAYED, lc.PAUSED)
 """Finished jobs stay in the table when BullMQ has forgotten them: their counts need not agree."""
 
@@ -43,13 +39,20 @@ def by_state(heartbeat: Mapping[str, Any]) -> dict[str, int]:
 
 
 def drift(
-    jobs: Mapping[tuple[str, ...], float], redis: Mapping[Queue, Mapping[str, int]]
+    jobs: Mapping[tuple[str, ...], float],
+    redis: Mapping[Queue, Mapping[str, int]],
+    lost: Mapping[Queue, int],
 ) -> dict[tuple[str, ...], float]:
-    """The table's count less the one in Redis, for each queue that both know."""
+    """The table's count less the one in Redis, for each queue that both know.
+
+    A stuck job is in BullMQ's active list, but for the `lost`, which are in none of its places.
+    """
     found: dict[tuple[str, ...], float] = {}
     for queue, counts in redis.items():
         for state, count in counts.items():
-            ours = jobs.get((*queue, state), 0) + (jobs.get((*queue, lc.STUCK), 0) if state == lc.ACTIVE else 0)
+            ours = jobs.get((*queue, state), 0)
+            if state == lc.ACTIVE:
+                ours += jobs.get((*queue, lc.STUCK), 0) - lost.get(queue, 0)
             found[*queue, state] = ours - count
     return found
 
@@ -57,35 +60,23 @@ def drift(
 class Heartbeats:
     """The newest counts of each queue, as the bridge tells them on `health`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._heard: dict[Queue, float] = {}
         self.counts: dict[Queue, dict[str, int]] = {}
 
-    async def follow(self) -> None:
-        """Read heartbeats from now on, until cancelled. Kafka away: tried again, silently; others say it."""
-        while True:
-            consumer = AIOKafkaConsumer(**self._settings.kafka.reader())
-            try:
-                await consumer.start()
-                partition = TopicPartition(self._settings.topic(topology.HEALTH), 0)
-                consumer.assign([partition])
-                await consumer.seek_to_end(partition)
-                while True:
-                    for records in (await consumer.getmany(timeout_ms=1000)).values():
-                        for record in records:
-                            self.take(record.value)
-            except (KafkaError, OSError) as error:
-                log.debug("heartbeats: %r", error)
-                await asyncio.sleep(RETRY_S)
-            finally:
-                await consumer.stop()
+    def take(self, record: Mapping[str, Any]) -> None:
+        """Remember a heartbeat; anything else on `health` is passed over. Raises what a strange record leads to:
+        KeyError, TypeError, ValueError, AttributeError.
+        """
+        source, queue = record["source"], record["queue"]
+        if record["type"] == "heartbeat" and isinstance(source, str) and isinstance(queue, str):
+            self._note((source, queue), by_state(record))
 
-    def take(self, value: bytes | None) -> None:
-        """Remember a heartbeat; anything else on `health` is passed over."""
-        try:
-            health = loads(value or b"")
-            source, queue = health["source"], health["queue"]
-            if health["type"] == "heartbeat" and isinstance(source, str) and isinstance(queue, str):
-                self.counts[source, queue] = by_state(health)
-        except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            log.debug("on health: %r", error)
+    def _note(self, queue: Queue, counts: dict[str, int]) -> None:
+        now = self._now_s()
+        self.counts[queue] = counts
+        self._heard.pop(queue, None)
+        self._heard[queue] = now
+        while now - self._heard[first := next(iter(self._heard))] > FORGOTTEN_S:
+            del self._heard[first], self.counts[first]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from streams.core import lifecycle as lc
@@ -11,9 +11,15 @@ from streams.core.events import Event
 from streams.core.step import Result
 from streams.engine import BatchInfo
 from streams.telemetry import Metrics
+from streams.worker.comparisons import Comparison
 from streams.worker.drift import Queue, drift
 from streams.worker.index import Group, PartitionIndex
 
+INTERNAL: Final = "internal"
+"""`dlq_reason` of a record on which our own code failed."""
+SECONDS_BETWEEN_LOOKS: Final = 60
+SILENT_LOOKS: Final = 10
+"""A queue without rows, events and heartbeats is forgotten after so many looks in a row."""
 SAMPLES_PER_BATCH: Final = 64
 """Records of a batch whose delay is measured: evenly spread, so a batch of thousands costs no more than a small one."""
 
@@ -35,7 +41,10 @@ class BatchMeter:
     Numbers, not the records themselves: kept alive until the commit they would cost more than the counting.
     """
 
-    __slots__ = ("alerts", "anomalies", "asked", "dead_letters", "now_ms", "queues")
+    __slots__ = (
+        "alerts", "anomalies", "answered", "asked", "compared", "corrected", "dead_letters", "doubted", "probes",
+        "queues",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.queues: dict[tuple[str, str], QueueMeter] = {}
@@ -43,7 +52,16 @@ class BatchMeter:
         self.anomalies: list[str] = []
         self.dead_letters: list[str] = []
         self.asked: list[bytes] = []
-        self.now_ms = 0
+        """Keys whose deadline has come and whose jobs are asked about."""
+        self.doubted: list[bytes] = []
+        """Keys whose jobs are asked about because of an entry."""
+        self.answered: set[bytes] = set()
+        """Keys at whose jobs a look has come."""
+        self.probes: list[str] = []
+        self.corrected: Counter[tuple[str, str]] = Counter()
+        """Rows that looks of a comparison found wrong, by queue."""
+        self.compared: Comparison | None = None
+        """The comparison that this partition says it has done."""
 
     def folded(self, event: Event, result: Result) -> None:
         """A record was folded and all it led to is written: not before, for what cannot be written is taken back."""
@@ -62,10 +80,23 @@ class BatchMeter:
             self.alerts.extend((alert["rule"], alert["status"]) for alert in result.alerts)
         if result.anomalies:
             self.anomalies.extend(result.anomalies)
+        if result.transitions and is_correction(event, result):
+            self.corrected[name] += 1
+
+
+def is_correction(event: Event, result: Result) -> bool:
+    """Whether a look at a whole queue, or at a row not heard of, has changed what a row said of a job that is there."""
+    first = result.transitions[0]
+    asked = event.get("reason") in ("snapshot", "verify")
+    return bool(first["observed"] and asked and first["from"] is not None and result.row is not None)
 
 
 class Meters:
-    """The worker's metrics, and the indexes that its gauges are read from."""
+    """The worker's metrics, and the indexes that its gauges are read from.
+
+    These gauges are worked out when somebody asks, in a thread: tens of thousands of numbers that nobody needs between
+    two readings. So what is read there is copied whole (`dict.copy` cannot be interrupted).
+    """
 
     def __init__(
         self, metrics: Metrics, partitions: int = 0, redis: Mapping[Queue, Mapping[str, int]] | None = None
@@ -73,10 +104,18 @@ class Meters:
         """`redis` = jobs by state as the bridge counts them; compared while all `partitions` are ours."""
         self._metrics = metrics
         self._partitions = partitions
-        self._redis = {} if redis is None else redis
+        self._redis: Mapping[Queue, Mapping[str, int]] = {} if redis is None else redis
         self._indexes: dict[int, PartitionIndex] = {}
+        self._jobs: dict[tuple[str, ...], float] = {}
+        self._moved_queues: set[Queue] = set()
+        self._silent: dict[Queue, int] = {}
+        self._refreshed = 0
         self._batch_s = metrics.child("worker_batch_seconds")
         self._end_to_end_s = metrics.child("end_to_end_seconds")
+        metrics.read("jobs", self._read_jobs)
+        metrics.read("jobs_drift", self._read_drift)
+        metrics.read("alerts_firing", self._read_firing)
+        metrics.read("table_rows", lambda: {(): sum(map(len, self._indexes.copy().values()))})
 
     def assigned(self, partition: int, index: PartitionIndex) -> None:
         """Count the rows of a partition from now on."""
@@ -93,16 +132,27 @@ class Meters:
     def committed(self, meter: BatchMeter, batch: BatchInfo) -> None:
         """Add a committed batch."""
         child = self._metrics.child
+        self._moved_queues.update(meter.queues)
         for name, queue in meter.queues.items():
             child("worker_events_total", *name).inc(queue.events)
+            if meter.corrected[name]:
+                child("worker_rows_corrected_total", *name).inc(meter.corrected[name])
             self._moved(name, queue.moves)
         for reason, count in Counter(meter.dead_letters).items():
             child("worker_dead_letters_total", reason).inc(count)
+            if reason == INTERNAL:
+                self.failed(count)
         for kind, count in Counter(meter.anomalies).items():
             child("worker_anomalies_total", kind).inc(count)
+        for reason, count in Counter(meter.probes).items():
+            child("worker_probes_total", reason).inc(count)
         for alert, count in Counter(meter.alerts).items():
             child("alerts_total", *alert).inc(count)
         self._measure(batch)
+
+    def failed(self, count: int = 1) -> None:
+        """Our own code failed on so many records or rows that were due."""
+        self._metrics.child("worker_record_failures_total").inc(count)
 
     def _moved(self, queue: tuple[str, str], moves: Mapping[tuple[str | None, str], list[int | None]]) -> None:
         for (state_from, to), spent in moves.items():
@@ -121,20 +171,42 @@ class Meters:
                 self._end_to_end_s.observe(max(batch.committed_at_ms - record.timestamp, 0) / 1000)
 
     def refresh(self) -> None:
-        """Set the gauges; called every second, since counting groups is cheap and rows are not looked at."""
-        jobs: Counter[Group] = Counter()
-        firing = dict.fromkeys(("failed", "stuck"), 0)
-        for index in self._indexes.values():
-            jobs.update(index.counts)
-            for rules in index.alerts.values():
-                for rule in rules:
-                    firing[rule] += 1
-        complete = _complete(jobs)
-        self._metrics.replace("jobs", complete)
+        """Forget queues that are gone; to be called every second, does its work once a minute."""
+        self._refreshed += 1
+        if self._refreshed % SECONDS_BETWEEN_LOOKS:
+            return
+        known = self._moved_queues.union(self._redis, *[index.queues for index in self._indexes.values()])
+        self._moved_queues.clear()
+        silent = {queue: looks + 1 for queue, looks in self._silent.items() if queue not in known}
+        for queue in [queue for queue, looks in silent.items() if looks > SILENT_LOOKS]:
+            del silent[queue]
+            self._metrics.forget({"source": queue[0], "queue": queue[1]})
+        self._silent = dict.fromkeys(known, 0) | silent
+
+    def _read_jobs(self) -> Mapping[tuple[str, ...], float]:
+        jobs: dict[Group, int] = {}
+        for index in self._indexes.copy().values():
+            for group, count in index.counts.copy().items():
+                jobs[group] = jobs.get(group, 0) + count
+        self._jobs = _complete(jobs, dict(self._redis))
+        return self._jobs
+
+    def _read_drift(self) -> Mapping[tuple[str, ...], float]:
+        """Of the jobs just read: this gauge stands behind them."""
         whole = len(self._indexes) == self._partitions
-        self._metrics.replace("jobs_drift", drift(complete, self._redis) if whole else {})
-        self._metrics.replace("alerts_firing", {(rule,): count for rule, count in firing.items()})
-        self._metrics.set("table_rows", sum(len(index) for index in self._indexes.values()))
+        if not whole:
+            return {}
+        lost: Counter[Queue] = Counter()
+        for index in self._indexes.copy().values():
+            lost.update(index.lost.copy())
+        return drift(self._jobs, dict(self._redis), lost)
+
+    def _read_firing(self) -> Mapping[tuple[str, ...], float]:
+        firing = dict.fromkeys(("failed", "stuck"), 0)
+        for index in self._indexes.copy().values():
+            for rule, count in index.firing.copy().items():
+                firing[rule] = firing.get(rule, 0) + count
+        return {(rule,): count for rule, count in firing.items()}
 
 
 def _timed(state_from: str | None, to: str) -> str | None:
@@ -144,7 +216,9 @@ def _timed(state_from: str | None, to: str) -> str | None:
     return "job_wait_seconds" if state_from in lc.READY and to == lc.ACTIVE else None
 
 
-def _complete(jobs: Mapping[Group, int]) -> dict[tuple[str, ...], float]:
+def _complete(jobs: Mapping[Group, int], heard_of: Collection[Queue]) -> dict[tuple[str, ...], float]:
     """Every state of every known queue, zeros too: an absent series cannot be told from a dead process."""
-    queues = {(group.source, group.queue) for group in jobs}
-    return {(*queue, state): float(jobs.get(Group(*queue, state), 0)) for queue in queues for state in lc.STATES}
+    queues = {(source, queue) for source, queue, _ in jobs}.union(heard_of)
+    complete: dict[tuple[str, ...], float] = {(*queue, state): 0 for queue in queues for state in lc.STATES}
+    complete.update((group, count) for group, count in jobs.items())
+    return complete

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from streams import topology
 from streams.clock import wall_ms
 from streams.core.events import BadRecordError, Event
-from streams.core.job import escape, partition_of
-from streams.engine import ConsumerRecord, Tx, Unwritable
+from streams.core.job import escape, job_key, partition_of
+from streams.engine import HEADER_OVERHEAD_BYTES, ConsumerRecord, Tx, Unwritable, size_of
 from streams.settings import Settings
-from streams.wire import NO_HEADERS, Unpackable, cloud_event, dumps, pack
+from streams.wire import NO_HEADERS, Headers, Unpackable, cloud_event, dumps, pack
 
-DEAD_LETTER_BYTES = 800_000
-"""What is kept of a dead letter's key and value together: with the headers that is below every limit of Kafka's."""
+ERROR_LENGTH: Final = 1_000
+"""Characters of what is said about a dead letter."""
+LENGTHS_BYTES: Final = sum(HEADER_OVERHEAD_BYTES + len(name) + 10 for name in ("dlq_key_length", "dlq_length"))
+"""At least what the headers take that a dead letter has only where it is cut."""
 
 
 @lru_cache(maxsize=4096)
@@ -30,6 +32,7 @@ class Outputs:
         self._transitions = settings.topic(topology.TRANSITIONS)
         self._alerts = settings.topic(topology.ALERTS)
         self._probes = settings.topic(topology.PROBES)
+        self._health = settings.topic(topology.HEALTH)
         self._dead_letters = settings.topic(topology.DEAD_LETTERS)
         self._partitions = settings.kafka.partitions
 
@@ -66,24 +69,64 @@ class Outputs:
         }
         tx.emit(self._probes, key, dumps(value), NO_HEADERS, now_ms)
 
+    def health(
+        self, tx: Tx, kind: str, value: dict[str, Any], now_ms: int, mark: str, queue: tuple[str, str] | None
+    ) -> None:
+        """A record on `health`, of a queue or of all; `mark` tells those of one kind and ms apart."""
+        name = "" if queue is None else f"{escape(queue[0])}/{escape(queue[1])}"
+        source, queue_name = (None, None) if queue is None else queue
+        whole = {"type": kind, "source": source, "queue": queue_name, "at": now_ms, **value}
+        ce_id = f"{name}/{kind}/{mark}/{now_ms}".encode()
+        headers = cloud_event(ce_id, f"bullmq.health.{kind}.v1", f"/{name}", now_ms)
+        tx.emit(self._health, name.encode() or None, dumps(whole), headers, now_ms, 0)
+
+    def compare(self, tx: Tx, queue: tuple[str, str], reason: str, request: str, now_ms: int) -> None:
+        """Ask the bridge to compare a whole queue."""
+        source, name = queue
+        value = {
+            "source": source,
+            "queue": name,
+            "job_id": "",
+            "reason": reason,
+            "request": request,
+            "asked_at": now_ms,
+        }
+        key = job_key(source, name, "").encode()
+        tx.emit(self._probes, key, dumps(value), NO_HEADERS, now_ms, partition_of(key, self._partitions))
+
     def dead_letter(self, tx: Tx, record: ConsumerRecord, error: BadRecordError) -> None:
         """Set a record aside as it came, with where it came from and what is wrong with it (contract 2.5)."""
-        key, value, headers = record.key, record.value, [
+        headers = [
             ("dlq_topic", record.topic.encode()),
             ("dlq_partition", str(record.partition).encode()),
             ("dlq_offset", str(record.offset).encode()),
             ("dlq_reason", error.reason.encode()),
-            ("dlq_error", str(error).encode("utf-8", "replace")),
+            ("dlq_error", str(error)[:ERROR_LENGTH].encode("utf-8", "replace")),
             ("dlq_at", str(wall_ms()).encode()),
-        ]  # fmt: skip
-        if key is not None and len(key) > DEAD_LETTER_BYTES:
-            headers.append(("dlq_key_length", str(len(key)).encode()))
-            key = key[:DEAD_LETTER_BYTES]
-        left = DEAD_LETTER_BYTES - len(key or b"")
-        if value is not None and len(value) > left:
-            headers.append(("dlq_length", str(len(value)).encode()))
-            value = value[:left]
-        tx.emit(self._dead_letters, key, value, headers, record.timestamp, 0)
+        ]
+        key, value, lengths = _cut(
+            record.key, record.value, tx.limit_of(self._dead_letters) - size_of(None, None, headers)
+        )
+        tx.emit(self._dead_letters, key, value, [*headers, *lengths], record.timestamp, 0)
+
+
+def _cut(key: bytes | None, value: bytes | None, room: int) -> tuple[bytes | None, bytes | None, Headers]:
+    """As much of a key and a value as `room` bytes hold, the key first; and the lengths of what was cut, as headers.
+
+    What the headers take comes off the room.
+    """
+    key_length, length = len(key or b""), len(value or b"")
+    if key_length + length <= room:
+        return key, value, NO_HEADERS
+    lengths = []
+    if key is not None and key_length > room - LENGTHS_BYTES:
+        lengths.append(("dlq_key_length", str(key_length).encode()))
+        key = key[: max(room - LENGTHS_BYTES, 0)]
+    left = max(room - LENGTHS_BYTES - len(key or b""), 0)
+    if value is not None and length > left:
+        lengths.append(("dlq_length", str(length).encode()))
+        value = value[:left]
+    return key, value, lengths
 
 
 def _encode(topic: str, key: bytes, value: dict[str, Any]) -> bytes:

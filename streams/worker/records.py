@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from streams import wire
-from streams.core.events import OBSERVED, BadRecordError, Event, check
+from streams.core.events import OBSERVED, BadRecordError, Event, check, is_look, is_parent
 from streams.core.job import job_key
 from streams.core.row import Row
 from streams.engine import Codec
@@ -22,6 +22,7 @@ class _Opts(TypedDict, total=False):
     attempts: Any
     delay: Any
     priority: Any
+    removeOnFail: Any
 
 
 class _Job(TypedDict, total=False):
@@ -44,11 +45,14 @@ class _Job(TypedDict, total=False):
     return_value: Carried
     parent: Carried
     counts_starts: Any
+    deferred_failure: Any
 
 
 class _Event(TypedDict, total=False):
     """A record of `events`, entry or observation; what else stands in it, the fold does not read."""
 
+    kind: Literal["entry", "look"]
+    epoch: Moment
     source: str
     queue: str
     job_id: str
@@ -57,6 +61,7 @@ class _Event(TypedDict, total=False):
     fields: dict[str, str]
     queue_paused: Any
     stalled: Any
+    exhausted: Whole | None
     job: _Job | None
     where: str | None
     reason: Any
@@ -64,6 +69,7 @@ class _Event(TypedDict, total=False):
     found: bool
     due_at: Whole | None
     lock_ttl_ms: Whole | None
+    replica: Any
 
 
 class _Row(TypedDict, total=False):
@@ -95,12 +101,13 @@ class _Row(TypedDict, total=False):
     enriched: bool
     estimated: list[str]
     history: list[Carried]
+    epoch: int
     _: dict[str, Any]
 
 
 _is_usual_id: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}").fullmatch
 """A stream id that fits into 64 bits for sure."""
-_NOT_QUICKLY: Final = (*ShapeError, KeyError)
+_NOT_QUICKLY: Final = (*ShapeError, KeyError, JSONDecodeError)
 _read_event: Final[Callable[[bytes], Event]] = wire.reader(_Event)
 _read_row: Final[Callable[[bytes], Row]] = wire.reader(_Row)
 
@@ -137,10 +144,12 @@ def event_of(value: bytes | None, key: bytes | None) -> Event:
 
 
 def _is_whole(event: Event) -> bool:
-    if event.get("job") == {}:
+    job = event.get("job")
+    if job == {} or (job and "parent" in job and not is_parent(wire.loads(job["parent"]))):
         return False
-    if event["event"] == OBSERVED:
-        return "observed_at" in event and "found" in event
+    word = event["event"]
+    if is_look(event):
+        return word == OBSERVED and "observed_at" in event and "found" in event
     return "fields" in event
 
 

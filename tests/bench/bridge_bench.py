@@ -1,8 +1,10 @@
-"""Measure the bridge: `python -m tests.bench.bridge_bench [--kafka HOST:PORT --redis URL] [backlog] [pause]`.
+"""Measure the bridge: `python -m tests.bench.bridge_bench [--kafka HOST:PORT --redis URL] [backlog] [pause] [compare]`.
 
 `backlog`: a filled stream of jobs of real shape, hashes there, through the complete bridge: entries/s and CPU.
 `pause`: a queue with many waiting jobs is paused while another queue is busy: how long until each job is told
 of, and how late the other queue's entries are meanwhile.
+`compare`: a queue with many waiting jobs is compared while entries flow in it: how long it takes, how late these are,
+and what it costs Redis.
 Without addresses a Kafka and a Redis are started in a temporary folder.
 """
 
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 import redis.asyncio
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams import topology, wire
 from streams.bridge.run import run
@@ -142,6 +144,49 @@ async def pause(setup: Setup, jobs: int) -> None:
     await client.aclose()
 
 
+async def compare(setup: Setup, jobs: int) -> None:
+    await asyncio.to_thread(fill, setup.redis, setup.queue, jobs, finished=False)
+    client, published = redis.asyncio.from_url(setup.redis), Published()
+    late_ms: list[float] = []
+    producer = AIOKafkaProducer(bootstrap_servers=setup.kafka)
+    await producer.start()
+
+    async def busy_s() -> float:
+        said: dict[str, Any] = await client.info("commandstats")
+        return (
+            float(sum(each["usec"] for name, each in said.items() if name != "cmdstat_exec")) / 1e6
+        )  # it has the others
+
+    def is_finished(values: list[dict[str, Any]]) -> bool:
+        return any(value["status"] == "finished" for value in values)
+
+    async def live() -> None:
+        while True:
+            await client.xadd(f"bull:{setup.queue}:events", {"event": "active", "jobId": "1", "prev": "waiting"})
+            await asyncio.sleep(0.005)
+
+    async with running(run, setup.settings(snapshot=False), metrics=published):
+        await published.reach(jobs * 2)
+        tasks = [asyncio.create_task(watch(setup, setup.queue, late_ms, set())), asyncio.create_task(live())]
+        await asyncio.sleep(1)
+        busy, at, process = await busy_s(), time.perf_counter(), time.process_time()
+        late_ms.clear()
+        await setup.probe(producer, "", "request", request="bench")
+        ended = await setup.health("snapshot", enough=is_finished, timeout_s=300)
+        took, process = time.perf_counter() - at, time.process_time() - process
+        share = (await busy_s() - busy) / took
+        for task in tasks:
+            task.cancel()
+    late_ms.sort()
+    done = ended[-1]
+    print(  # noqa: T201 - what this is for
+        f"compare: {done['done']:,} jobs in {done['took_ms'] / 1000:.1f} s, {share:.1%} of Redis' time, {process:.1f} "
+        f"CPU s; live entries p99 {late_ms[int(len(late_ms) * 0.99)]:.0f} ms of {len(late_ms)}"
+    )
+    await producer.stop()
+    await client.aclose()
+
+
 async def watch(setup: Setup, busy: str, late_ms: list[float], told: set[str]) -> None:
     """How late the busy queue's entries are committed, and which jobs the pause has reached."""
     name = topology.full_name(setup.prefix, topology.EVENTS)
@@ -155,7 +200,8 @@ async def watch(setup: Setup, busy: str, late_ms: list[float], told: set[str]) -
             for records in (await consumer.getmany(timeout_ms=50)).values():
                 now = time.time() * 1000
                 values = [wire.loads(record.value) for record in records]
-                late_ms.extend(now - int(v["stream_id"].split("-")[0]) for v in values if v["queue"] == busy)
+                own = [value for value in values if value["queue"] == busy and value["kind"] == "entry"]
+                late_ms.extend(now - int(value["stream_id"].split("-")[0]) for value in own)
                 told.update(value["job_id"] for value in values if value.get("reason") == "pause")
     finally:
         await consumer.stop()
@@ -182,12 +228,13 @@ async def bench(kafka: str, url: str, what: list[str], jobs: int) -> None:
         unique = f"bench{uuid.uuid4().hex[:8]}"
         setup = Setup(kafka, url, unique, unique)
         await setup.make_topics()
-        await {"backlog": backlog, "pause": pause}[name](setup, jobs if name == "backlog" else 100_000)
+        run_one = {"backlog": backlog, "pause": pause, "compare": compare}[name]
+        await run_one(setup, jobs if name == "backlog" else 100_000)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["backlog", "pause"])
+    parser.add_argument("what", nargs="*", default=["backlog", "pause", "compare"])
     parser.add_argument("--kafka")
     parser.add_argument("--redis")
     parser.add_argument("--jobs", type=int, default=75_000)

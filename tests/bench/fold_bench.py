@@ -16,6 +16,7 @@ from streams import settings as settings_module
 from streams import telemetry
 from streams.engine.tx import Tx
 from streams.wire import dumps
+from streams.worker.clocks import Clocks
 from streams.worker.handler import JobStatusHandler
 from streams.worker.meters import Meters
 from streams.worker.records import ROWS
@@ -44,8 +45,9 @@ def workload(jobs: int, scenario: str = "realistic_crawl", interleaved: int = 10
 
 def run(records: list[Any]) -> tuple[float, int, int]:
     """CPU seconds, rows, outputs."""
-    handler = JobStatusHandler(settings_module.load([], {}), Meters(telemetry.Metrics("worker")))
-    handler.on_recovered(0, {})
+    handler = JobStatusHandler(settings_module.load([], {}), Meters(telemetry.Metrics("worker")), Clocks())
+    for _ in handler.on_recovered(0, {}):
+        pass
     rows: dict[bytes, bytes] = {}
     outputs = 0
     begin = time.process_time()

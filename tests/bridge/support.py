@@ -101,25 +101,57 @@ class Setup:
             await consumer.stop()
         return records
 
+    async def all(self, topic: str) -> list[ConsumerRecord]:
+        """All committed records that are on a topic now."""
+        declared = next(each for each in topology.TOPICS if each.name == topic)
+        name = topology.full_name(self.prefix, topic)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.kafka, isolation_level="read_committed", auto_offset_reset="earliest"
+        )
+        await consumer.start()
+        records: list[ConsumerRecord] = []
+        try:
+            partitions = [TopicPartition(name, p) for p in range(declared.partitions or PARTITIONS)]
+            consumer.assign(partitions)
+            ends = await consumer.end_offsets(partitions)
+            while any([await consumer.position(each) < ends[each] for each in partitions]):
+                for batch in (await consumer.getmany(timeout_ms=200)).values():
+                    records.extend(batch)
+        finally:
+            await consumer.stop()
+        return records
+
     async def events(self, count: int, *, timeout_s: float = 30) -> list[dict[str, Any]]:
         """At least so many events, in the order of their partitions."""
         records = await self.read(topology.EVENTS, enough=lambda r: len(r) >= count, timeout_s=timeout_s)
         return [wire.loads(record.value) for record in records]
 
-    async def probe(self, producer: AIOKafkaProducer, job_id: str, reason: str = "probe") -> None:
+    async def health(
+        self, *types: str, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 30
+    ) -> list[dict[str, Any]]:
+        """The records of these types on health, once there are enough."""
+
+        def of_types(records: list[ConsumerRecord]) -> list[dict[str, Any]]:
+            values = [wire.loads(record.value) for record in records]
+            return [value for value in values if value["type"] in types]
+
+        read = await self.read(topology.HEALTH, enough=lambda records: enough(of_types(records)), timeout_s=timeout_s)
+        return of_types(read)
+
+    async def probe(self, producer: AIOKafkaProducer, job_id: str, reason: str = "probe", **more: str) -> None:
         key = job_key("default", self.queue, job_id).encode()
-        value: dict[str, Any] = {"source": "default", "queue": self.queue, "job_id": job_id, "reason": reason}
+        value: dict[str, Any] = {"source": "default", "queue": self.queue, "job_id": job_id, "reason": reason, **more}
         value["asked_at"] = int(time.time() * 1000)
         partition = partition_of(key, PARTITIONS)
         name = topology.full_name(self.prefix, topology.PROBES)
         await producer.send_and_wait(name, wire.dumps(value), key=key, partition=partition)
 
 
-def order(value: dict[str, Any]) -> tuple[tuple[int, int], int, int]:
+def order(value: dict[str, Any]) -> tuple[int, tuple[int, int], int, int]:
     """The contract's order of a stream's records."""
     ms, seq = value["stream_id"].split("-")
-    look = value["event"] == "observed"
-    return (int(ms), int(seq)), int(look), value.get("observed_at", 0)
+    look = value["kind"] == "look"
+    return value["epoch"], (int(ms), int(seq)), int(look), value.get("observed_at", 0)
 
 
 def terminate(process: subprocess.Popen[bytes]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streams import wire
-from streams.bridge import bullmq
+from streams.bridge import bullmq, hashes
 from streams.bridge.encode import dump_job
 
 CAPTURES = Path(__file__).parent.parent / "captures"
@@ -61,11 +61,11 @@ def test_the_place_follows_from_the_probe_as_bullmq_says(version):
     for step in steps(version):
         for name, queue in step["queues"].items():
             for job_id in queue["jobs"]:
-                where, due_at, lock_ttl_ms = bullmq.where_of(
-                    probe_replies(queue, job_id), paused_list=bool(queue["lists"]["paused"])
-                )
+                where, due_at, lock_ttl_ms = bullmq.where_of(probe_replies(queue, job_id))
+                if where is None:
+                    where = bullmq.waits_in(search_replies(queue, job_id), paused_list=False)
                 state = step["states"][name][job_id]
-                assert {"wait": "waiting", "paused": "waiting"}.get(where or "", where) == state
+                assert {"wait": "waiting", "paused": "waiting", None: "unknown"}.get(where, where) == state
                 assert (due_at is not None) == (where == "delayed")
                 assert lock_ttl_ms == queue["locks"].get(job_id)
                 checked += 1
@@ -81,6 +81,39 @@ def probe_replies(queue: dict[str, Any], job_id: str) -> list[Any]:
         queue["locks"].get(job_id, -2),
         *(None if score is None else float(score) for score in (*scores, children)),
     ]
+
+
+def search_replies(queue: dict[str, Any], job_id: str) -> list[Any]:
+    lists = [queue["lists"]["wait"], queue["lists"]["paused"]]
+    found = [each.index(job_id) if job_id in each else None for each in lists]
+    return [*found, *found, *map(len, lists)]
+
+
+@pytest.mark.parametrize(
+    ("replies", "paused_list", "place"),
+    [
+        ([0, None, 0, None, 1, 0], False, "wait"),
+        ([None, None, 3000, None, 5000, 0], True, "wait"),
+        ([None, 7, None, 7, 0, 9], False, "paused"),
+        ([None, None, None, 4000, 0, 5000], False, "paused"),
+        ([None, None, None, None, 2000, 2000], True, None),
+        ([None, None, None, None, 2001, 0], False, "wait"),
+        ([None, None, None, None, 0, 2001], True, "paused"),
+    ],
+)
+def test_a_job_waits_where_it_was_seen_and_stays_where_it_was_believed_only_in_a_long_list(replies, paused_list, place):
+    assert bullmq.waits_in(replies, paused_list=paused_list) == place
+
+
+def test_a_place_that_cannot_be_read_is_no_proof_of_absence():
+    wrong = ValueError("WRONGTYPE")
+    assert bullmq.where_of([wrong, -2, 4096.0 * 7, None, None, None, None]) == ("completed", None, None)
+    assert bullmq.where_of([None, wrong, wrong, None, 4096.0 * 7, None, None]) == ("delayed", 7, None)
+    for replies in ([wrong, -2, *[None] * 5], [None, -2, None, None, None, None, wrong]):
+        with pytest.raises(bullmq.UnseenError):
+            bullmq.where_of(replies)
+    with pytest.raises(bullmq.UnseenError):
+        bullmq.waits_in([0, wrong, 0, None, 1, 0], paused_list=False)
 
 
 @pytest.mark.parametrize("version", ["v4", "v5", "v6"])
@@ -128,8 +161,8 @@ def test_numbers(text, value):
     ],
 )
 def test_json_of_any_kind_comes_through(text, value):
-    assert bullmq.parsed(text) == value
-    assert wire.loads(wire.dumps(bullmq.embedded(text))) == value
+    assert hashes.parsed(text) == value
+    assert wire.loads(wire.dumps(hashes.embedded(text))) == value
 
 
 def test_embedded_numbers_keep_every_digit():
@@ -154,7 +187,7 @@ def test_bytes_that_are_no_utf8_are_replaced_in_a_job():
     ],
 )
 def test_parent(hash_, parent):
-    assert bullmq.parent_of(hash_) == parent
+    assert hashes.parent_of(hash_) == parent
 
 
 def test_commands_are_resp():
@@ -166,7 +199,14 @@ def test_commands_are_resp():
     assert keys.page("failed", 0, 9) == bullmq.command(b"ZRANGE", b"bull:q:failed", b"0", b"9", b"REV")
     assert keys.size("active") == bullmq.command(b"LLEN", b"bull:q:active")
     assert keys.size("delayed") == bullmq.command(b"ZCARD", b"bull:q:delayed")
-    assert len(keys.probe(b"1")) == bullmq.PROBE_WIDTH
+    assert len([keys.hash(b"1"), *keys.probe(b"1")]) == bullmq.PROBE_WIDTH
+    head, _, last, *_ = keys.search(b"1")
+    assert head == bullmq.command(b"LPOS", b"bull:q:wait", b"1", b"MAXLEN", b"1000")
+    assert last == bullmq.command(b"LPOS", b"bull:q:wait", b"1", b"RANK", b"-1", b"MAXLEN", b"1000")
+    assert len(keys.search(b"1")) == bullmq.SEARCH_WIDTH
+    assert len(keys.sizes(b"1")) == len(bullmq.SIZED)
+    assert keys.data_size(b"1") == bullmq.command(b"HSTRLEN", b"bull:q:1", b"data")
+    assert keys.fields(b"1", ["data"]).startswith(b"*%d\r\n$5\r\nHMGET" % (len(hashes.FIELDS) + 1))
 
 
 def test_names_with_a_colon_are_no_queues():
@@ -206,11 +246,11 @@ def test_a_job_read_with_its_waiting_may_have_moved_on(hash_, replies, moved):
 def test_small_words():
     assert bullmq.is_marker("0:1795544600489")
     assert not bullmq.is_marker("10:1")
-    assert bullmq.run_id("# Server\r\nredis_version:7\r\nrun_id:abc\r\n") == "abc"
-    assert bullmq.run_id("") == ""
     assert bullmq.may_be_stall({"event": "waiting", "prev": "active"})
     assert bullmq.is_stalled({"event": "stalled", "jobId": "1"}, "1")
-    assert bullmq.where_of([ValueError(), -1, *[None] * 5], paused_list=True) == ("paused", None, 0)
+    assert bullmq.split({"event": "active", "jobId": "1"}) == ("active", "1")
+    assert bullmq.split({}) == (None, "")
+    assert bullmq.where_of([None, -1, *[None] * 5]) == (None, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -229,3 +269,9 @@ def test_a_job_hash_has_a_time_and_options(hash_, job):
 
 def test_bytes_that_are_no_text_come_back_as_they_were():
     assert bullmq.raw(b"caf\xe9 \xff".decode("utf-8", "surrogateescape")) == b"caf\xe9 \xff"
+
+
+def test_an_entry_and_whether_a_job_is_there():
+    keys = bullmq.Keys("bull", "q")
+    assert keys.entry(b"5-0") == bullmq.command(b"XRANGE", b"bull:q:events", b"5-0", b"5-0")
+    assert keys.exists(b"7") == bullmq.command(b"EXISTS", b"bull:q:7")

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.bridge import sequencer
+from streams.bridge import checkpoint, sequencer
 from streams.bridge.bullmq import Keys
+from streams.bridge.history import Memory, Past, Server, Verdict, sign_of
+from streams.bridge.ids import START, Id, format_id, parse_id
 from streams.bridge.looks import Head, stand
 from streams.bridge.reader import complete
-from streams.bridge.stream import START, Entry, Id, Item, Look, Raw, Stream, format_id, parse_id
+from streams.bridge.stream import Entry, Item, Look, Mark, Raw, Stream
+from streams.bridge.walk import pause_walk
 
 COUNT = 4
 
@@ -83,13 +86,14 @@ class Model:
         for _ in range(reads):
             self.read()
         if head.added is not None:
-            assert sequencer.mark(self.stream, head.at, head.added, paused=head.paused) is None
+            sequencer.mark(self.stream, head.at, head.added, paused=head.paused)
         if free:
             at, after = stand(head, newest)
             assert at == max(head.at, newest)
             look = Look(at, after, "1", "probe", head.observed_at, found=True, where=None, queue_paused=head.paused)
             sequencer.add_looks(self.stream, [look])
         sequencer.place(self.stream, taken)
+        sequencer.hand_on(self.stream, taken)
         self.out.extend(taken.items)
         self.lost += sum(gap.lost or 0 for gap in taken.gaps)
 
@@ -172,23 +176,45 @@ def stream(**known: object) -> Stream:
     return Stream("s", "q", Keys("bull", "q"), **known)  # type: ignore[arg-type]
 
 
-def test_a_stream_that_began_anew_is_a_reset_and_no_loss():
-    own = stream(position=(5, 0), read_to=(5, 0), ordinal=100)
-    sequencer.mark(own, (9, 0), 1, paused=False)
-    own.buffer.append(("9-0", ["event", "added", "jobId", "1"]))
-    taken = sequencer.take(own, 10)
-    assert [(gap.cause, gap.lost) for gap in taken.gaps] == [("reset", None)]
-    assert (own.ordinal, own.entries_lost) == (1, 0)
-
-
-def test_ids_that_went_back_are_told_once():
+def test_a_mark_below_the_position_says_nothing():
     own = stream(position=(9, 0), read_to=(9, 0), ordinal=100)
-    gap = sequencer.mark(own, (5, 0), 3, paused=False)
-    assert gap == sequencer.Gap((9, 0), (5, 0), None, "rewound")
-    assert sequencer.mark(own, (6, 0), 4, paused=False) is None
-    assert sequencer.mark(own, (9, 1), 9, paused=False) is None
+    sequencer.mark(own, (5, 0), 3, paused=False)
+    sequencer.mark(own, (9, 1), 100, paused=False)
     sequencer.settle(own, taken := sequencer.Taken(), before=(10, 0))
-    assert (own.ordinal, taken.gaps) == (9, [])
+    assert (own.ordinal, taken.gaps) == (100, [])
+
+
+def test_a_counter_set_back_by_hand_is_no_loss():
+    own = stream(position=(9, 0), read_to=(9, 0), ordinal=100)
+    sequencer.mark(own, (9, 0), 3, paused=False)
+    sequencer.settle(own, taken := sequencer.Taken(), before=None)
+    assert (own.ordinal, taken.gaps) == (3, [])
+
+
+def test_what_can_no_longer_be_read_is_counted_without_another_entry():
+    own = stream(position=(5, 0), read_to=(7, 0), ordinal=5, settled=(5, 0))
+    own.buffer.append(("7-0", ["event", "active", "jobId", "1"]))
+    sequencer.mark(own, (9, 0), 9, paused=True)
+    sequencer.mark(own, (9, 0), 9, paused=True, final=True)
+    sequencer.settle(own, taken := sequencer.Taken(), before=None)
+    assert (own.position, taken.gaps) == ((5, 0), [])
+    taken = sequencer.take(own, 10)
+    assert (own.position, own.read_to, own.ordinal, own.paused) == ((9, 0), (9, 0), 9, True)
+    assert taken.gaps == [sequencer.Gap((5, 0), (9, 0), 3, "trimmed")]
+    assert [item.at for item in taken.items] == [(7, 0)]
+    sequencer.hand_on(own, taken)
+    assert (own.entries_read, own.entries_lost, own.memory.position, own.memory.ordinal) == (1, 3, (9, 0), 9)
+
+
+def test_looks_after_the_servers_clock_went_back_are_newer_all_the_same():
+    own = stream(position=(5, 0))
+    for observed_at in (100, 90, 90, 120):
+        looks = [
+            Look((5, 0), (5, 0), job, "probe", observed_at, found=False, where=None, queue_paused=False)
+            for job in ("1", "2")
+        ]
+        sequencer.add_looks(own, looks)
+    assert [look.observed_at for look in own.looks] == [100, 100, 101, 101, 102, 102, 120, 120]
 
 
 def test_a_look_below_what_was_handed_on_is_refused():
@@ -222,3 +248,156 @@ def test_a_gone_stream_puts_the_look_at_the_last_entry_read():
 def test_ids():
     assert parse_id(format_id((12, 3))) == (12, 3)
     assert parse_id("12") == (12, 0)
+
+
+# -- histories ---------------------------------------------------------------------------------------------
+
+OLD, NEW = Server("a", "ra", role="master"), Server("b", "rb", role="master")
+
+
+def handed_on(count: int, waiting: int = 0) -> tuple[Stream, sequencer.Taken]:
+    """A stream of which `count` entries were handed on; `waiting` more are read, two of them are in a turn."""
+    own = stream(ordinal=0, memory=Memory(OLD))
+    own.buffer.extend((f"{n}-0", ["event", "added", "jobId", str(n)]) for n in range(1, count + waiting + 1))
+    own.read_to = (count + waiting, 0)
+    sequencer.hand_on(own, sequencer.take(own, count))
+    return own, sequencer.take(own, 2)
+
+
+def drop(own: Stream) -> None:
+    own.buffer.clear()
+
+
+def look(at: int, job_id: str = "7") -> Look:
+    return Look((at, 0), (at, 0), job_id, "probe", 5, found=False, where=None, queue_paused=False)
+
+
+def test_the_same_history_goes_on_with_all_that_was_read():
+    own, taken = handed_on(5, 4)
+    own.unsure = True
+    tail = sequencer.tail_of(own, taken)
+    assert (tail.at, tail.ordinal, tail.sign) == ((9, 0), 9, sign_of("added", "9"))
+    verdict = Verdict("same", (9, 0), (9, 0), 5)
+    assert sequencer.follow(own, verdict, NEW, taken, drop) is taken
+    assert (own.unsure, own.epoch, own.memory.server, len(own.buffer), len(taken.items)) == (False, 0, NEW, 2, 2)
+    sequencer.hand_on(own, taken)
+    assert (own.memory.position, own.memory.ordinal, own.entries_read) == ((7, 0), 7, 7)
+
+
+def test_what_was_read_and_not_handed_on_is_read_again_where_only_that_was_undone():
+    own, taken = handed_on(5, 4)
+    own.looks.append(look(9))
+    left = sequencer.follow(own, Verdict("same", (5, 0), (5, 0), 5), NEW, taken, drop)
+    assert (left.items, left.gaps, own.epoch) == ([], [], 0)
+    assert (own.position, own.read_to, own.ordinal, len(own.buffer), len(own.looks)) == ((5, 0), (5, 0), 5, 0, 0)
+    assert own.wanted == {"7": "probe"}
+    assert own.memory.kept(sequencer.tail_of(own, left)).trail[-1].ordinal == 5
+
+
+def test_another_history_begins_behind_what_both_have_and_the_old_one_ends_with_a_gap():
+    own, taken = handed_on(5, 4)
+    taken.items.append(look(7, "8"))
+    own.looks.append(look(9))
+    own.marks.append(Mark((9, 0), 9, paused=False))
+    own.walks.append(pause_walk(paused=True))
+    own.comparisons.ask("request", "mine")
+    own.walks.append(own.comparisons.begin())
+    own.observed_at = 99
+    left = sequencer.follow(own, Verdict("failover", (3, 0), (3, 0), 3, 2), NEW, taken, drop)
+    assert left == sequencer.Taken(gaps=[sequencer.Gap((3, 0), (5, 0), None, "failover", 0, 2)])
+    assert (own.epoch, own.position, own.read_to, own.settled, own.ordinal) == (1, (3, 0), (3, 0), (3, 0), 3)
+    assert (own.walks, list(own.looks), list(own.marks), list(own.buffer)) == ([], [], [], [])
+    assert own.wanted == {"7": "probe", "8": "probe"}
+    assert own.comparisons.waiting == {"mine": "request"}
+    assert (own.observed_at, own.dirty, own.memory.server) == (0, True, NEW)
+    sequencer.hand_on(own, left)
+    assert [past.at for past in own.memory.kept(sequencer.tail_of(own, left)).trail] == [(1, 0), (2, 0), (3, 0)]
+    assert (own.entries_read, own.entries_lost) == (5, 0)
+
+
+def test_what_was_lost_before_the_history_ended_is_told_too():
+    own, taken = handed_on(5, 4)
+    taken.gaps.append(sequencer.Gap((5, 0), (6, 0), 3, "trimmed"))
+    left = sequencer.follow(own, Verdict("reset", (0, 0), (0, 0), 0), OLD, taken, drop)
+    left = sequencer.follow(own, Verdict("failover", (0, 0), (0, 0), 0), NEW, left, drop)
+    assert [(gap.cause, gap.lost, gap.epoch) for gap in left.gaps] == [
+        ("trimmed", 3, 0),
+        ("reset", None, 0),
+        ("failover", None, 1),
+    ]
+    assert own.epoch == 2
+
+
+def test_a_counter_set_back_by_hand_is_learnt_anew():
+    own, taken = handed_on(5)
+    assert sequencer.follow(own, Verdict("same", (5, 0), (5, 0), None), OLD, taken, drop) is taken
+    assert (own.ordinal, own.memory.ordinal) == (None, None)
+
+
+def head(last: int, after: int, added: int | None) -> Head:
+    return Head((last, 0), (after, 0), added, 0, True, False, 1)
+
+
+def test_what_cannot_be_read_any_more_is_so_only_when_it_was_seen_twice():
+    own, _ = handed_on(5)
+    read = sequencer.read_so_far(own)
+    assert not sequencer.is_exhausted(own, read, head(9, 0, 9))
+    assert not sequencer.is_exhausted(own, read, head(12, 12, 12))
+    assert own.unread is None
+    assert not sequencer.is_exhausted(own, read, head(9, 0, 9))
+    assert sequencer.is_exhausted(own, read, head(12, 0, 12))
+    taken = sequencer.take(own, 10)
+    assert [(gap.lost, gap.upto) for gap in taken.gaps] == [(4, (9, 0))]
+    assert (own.position, own.paused) == ((9, 0), True)
+    for blank in (head(9, 0, 9), head(9, 0, None)):
+        assert not sequencer.is_exhausted(own, sequencer.read_so_far(own), blank)
+    own.buffer.append(("10-0", ["event", "active", "jobId", "1"]))
+    assert not sequencer.is_exhausted(own, sequencer.read_so_far(own), head(12, 0, 12))
+
+
+def test_a_look_of_a_stream_in_doubt_is_made_again():
+    own = stream(position=(9, 0), unsure=True)
+    sequencer.add_looks(own, [look(8), look(9, "8")])
+    assert (own.wanted, [each.job_id for each in own.looks]) == ({"7": "probe"}, ["8"])
+
+
+def test_a_checkpoint_brings_all_of_it_back():
+    own, taken = handed_on(5, 4)
+    own.memory.sample((9, 0), 1234)
+    own.epoch, own.observed_at = 3, 77
+    own.comparisons.ask("request", "mine")
+    own.walks.append(own.comparisons.begin())
+    own.comparisons.ask("gap", "g")
+    sequencer.hand_on(own, taken)
+    written = checkpoint.record("bridge", checkpoint.of_stream(own, 1)).value
+    again = stream()
+    checkpoint.resume(again, checkpoint.decode(written))
+    assert (again.position, again.read_to, again.ordinal, again.epoch, again.observed_at) == ((7, 0), (7, 0), 7, 3, 77)
+    assert again.unsure
+    assert again.comparisons.waiting == {"mine": "request", "g": "gap"}
+    kept = again.memory.kept(sequencer.tail_of(again, sequencer.Taken()))
+    assert kept.position == Past((7, 0), sign_of("added", "7"), 7, 1234)
+    assert kept.tail == kept.position
+    assert (kept.run_id, kept.replid) == ("a", "ra")
+    assert checkpoint.decode(checkpoint.record("bridge", checkpoint.of_stream(again, 1)).value) == checkpoint.of_stream(
+        again, 1
+    )
+
+
+def test_a_checkpoint_of_release_0_1():
+    written = (
+        b'{"source":"s","queue":"q","position":"7-0","entries_added":7,"run_id":"a","paused":true,'
+        b'"snapshot":"pending","at":1,"pausing":"pause"}'
+    )
+    again = stream()
+    checkpoint.resume(again, checkpoint.decode(written))
+    assert list(again.comparisons.waiting.values()) == ["first_sight"]
+    assert (again.paused, again.pausing, again.epoch) == (True, "pause", 0)
+    assert again.memory.kept(sequencer.tail_of(again, sequencer.Taken())).position == Past((7, 0), None, 7)
+    with pytest.raises(TypeError):
+        checkpoint.decode(b'{"source":"s"}')
+
+
+def test_no_bridge_begins_below_the_highest_epoch_of_a_queue():
+    known = [checkpoint.of_stream(stream(epoch=epoch), 1) for epoch in (2, 5, 3)]
+    assert checkpoint.epochs(known) == {("s", "q"): 5}

@@ -282,9 +282,9 @@ async def test_bad_input_is_set_aside_and_stops_nothing(setup, db):
 
 async def test_a_user_with_the_documented_rights_suffices(setup, db):
     rights = (
-        "+xread +xrange +xrevrange +xlen +xinfo|stream +hgetall +hmget +hget +lpos +lrange +llen +zscore +zrange "
-        "+zcard +smembers +sismember +pttl +exists +type +scan +time +multi +exec +discard +info +ping +hello +auth "
-        "+client|setname +client|id +select +acl|whoami"
+        "+xread +xrange +xrevrange +xlen +xinfo|stream +hgetall +hstrlen +hmget +hget +lpos +lrange +llen +zscore "
+        "+zrange +zcard +smembers +sismember +pttl +exists +type +scan +time +multi +exec +discard +info +role +ping "
+        "+hello +auth +client|setname +client|id +select +acl|whoami"
     )
     user = f"u-{setup.prefix}"
     await db.execute_command(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fnmatch
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ READ_ONLY = [
     "+xrange",
     "+xinfo|stream",
     "+hgetall",
+    "+hstrlen",
     "+hmget",
     "+lpos",
     "+lrange",
@@ -27,11 +29,13 @@ READ_ONLY = [
     "+zcard",
     "+pttl",
     "+exists",
+    "+hstrlen",
     "+scan",
     "+time",
     "+multi",
     "+exec",
     "+info",
+    "+role",
     "+ping",
     "+hello",
     "+auth",
@@ -142,10 +146,70 @@ async def _nothing(_: object) -> list[Finding]:
 
 def test_keys_that_may_not_be_read_are_named(settings, user, prefix, monkeypatch):
     monkeypatch.setattr("streams.commands.doctor_kafka.examine", _nothing)
-    login = user("%R~other:*", *(rule for rule in READ_ONLY if rule not in ("+time", "+info")))
+    login = user("%R~other:*", *(rule for rule in READ_ONLY if rule not in ("+time", "+info", "+role")))
     (error,) = [f for f in findings(code=1, **as_user(settings, login)) if f["level"] == "error"]
-    assert error["message"].endswith(f"may not: read the keys {prefix}:*, info, time")
-    assert error["remedy"].endswith(f" %R~{prefix}:* +info +time")
+    assert error["message"].endswith(f"may not: read the keys {prefix}:*, info, role, time")
+    assert error["remedy"].endswith(f" %R~{prefix}:* +info +role +time")
+
+
+def test_only_what_the_configuration_reads_is_asked_for(settings, user, client, prefix, monkeypatch):
+    monkeypatch.setattr("streams.commands.doctor_kafka.examine", _nothing)
+    client.hset(f"{prefix}:mail:meta", "opts.maxLenEvents", "10000")
+    login = user(f"%R~{prefix}:mail:*", f"%R~{prefix}:pay[^xb]*", *READ_ONLY)
+    narrow = as_user(settings, login) | {"SOURCES__DEFAULT__QUEUES": '["mail", "pay[!x]?", "pay*"]'}
+    found = findings(code=1, **narrow)
+    (error,) = [f for f in found if f["level"] == "error"]
+    assert error["message"].endswith(f"may not: read the keys {prefix}:pay*:*")
+    assert error["remedy"].endswith(f" %R~{prefix}:pay*:*")
+    assert "1 queue: mail" in " ".join(messages(found, "ok"))
+    assert not messages(findings(code=0, **narrow | {"SOURCES__DEFAULT__QUEUES": '["mail", "pay[!x]?"]'}), "error")
+
+
+@pytest.mark.parametrize("pattern", ["*", "a", "a*b", "?x", "[ab]c", "[!a]*", "x[!a-y]", "[a-c]?[!z]"])
+def test_the_sample_of_a_pattern_matches_it(pattern):
+    assert fnmatch.fnmatchcase(doctor_redis.sample(pattern), pattern)
+
+
+def test_refused_queues_are_named_and_the_others_examined(settings, client, user, prefix, monkeypatch):
+    monkeypatch.setattr("streams.commands.doctor_kafka.examine", _nothing)
+    client.set(f"{prefix}:cache:meta", "1")
+    client.rpush(f"{prefix}:list:meta", "1")
+    client.hset(f"{prefix}:events:meta", "version", "bullmq:5.81.5")
+    client.set(f"{prefix}:events:events", "no stream")
+    client.hset(f"{prefix}:evil\x1b[31m\n:meta", "version", "bullmq:5.81.5")
+    client.set(f"{prefix}:evil\x1b[31m\n:events", "x")
+    client.hset(f"{prefix}:secret:meta", "version", "bullmq:5.81.5")
+    client.hset(f"{prefix}:good:meta", mapping={"version": "bullmq:5.81.5", "opts.maxLenEvents": "0"})
+    with redis.Redis.from_url(settings["SOURCES__DEFAULT__URL"]) as raw:
+        raw.hset(prefix.encode() + b":caf\xe9:meta", "version", "bullmq:5.81.5")
+        raw.hset(prefix.encode() + b":" + b"long" * 300 + b":meta", "version", "bullmq:5.81.5")
+    names = ("cache", "list", "events", "evil*", "good", "caf*")
+    login = user(*(f"%R~{prefix}:{name}:*" for name in names), *READ_ONLY)
+    found = findings(code=1, **as_user(settings, login))
+    errors = " | ".join(messages(found, "error"))
+    assert "the bridge refuses 4 queues (wrong_type): cache, events, evil\\x1b[31m\\n, list; " in errors
+    assert "the bridge refuses 1 queue (no_permission): secret; " in errors
+    assert "the bridge refuses 2 queues (bad_name): caf\\xe9, longlong" in errors
+    assert any("1 queue: good" in message for message in messages(found, "ok"))
+    assert any("keeps next to nothing (100 entries or less) in: good" in m for m in messages(found, "warning"))
+
+
+@pytest.mark.parametrize(
+    ("role", "allow", "level", "text"),
+    [
+        (["master", 0, []], False, "ok", "is a master"),
+        (["slave", "10.0.0.1", 6379, "connected", 5], False, "error", "its role is slave, of 10.0.0.1:6379"),
+        (["slave", "10.0.0.1", 6379, "connected", 5], True, "info", "no job is called stuck or gone"),
+        (["sentinel", []], False, "error", "its role is sentinel"),
+        ([], False, "error", "its role is unknown"),
+    ],
+)
+def test_roles(role, allow, level, text):
+    finding = doctor_redis.judge_role("redis eu", role, allow_replica=allow)
+    assert (finding.level, text in finding.message) == (level, True)
+    assert bool(finding.remedy) == (level == "error")
+    if finding.remedy:
+        assert "sources.eu.allow_replica" in finding.remedy
 
 
 def test_a_refused_login(settings):

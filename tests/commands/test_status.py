@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from streams.commands import health as health_module
 from streams.commands.status_text import duration
 from tests.commands.support import Put, lines, put, row, run, servers
 
@@ -44,7 +45,7 @@ def test_counts_by_state_lag_losses_and_alerts(kafka, prefix, settings):
             *(row(str(number), "waiting") for number in range(20)),
             *(row(str(number), "completed", queue="a/b") for number in range(3)),
             heartbeat("q", entries_lost=7, age_s=20),
-            heartbeat("q", entries_lost=9, lag_ms=250),
+            heartbeat("q", entries_lost=9, lag_ms=250, counts={"wait": 10, "prioritized": 2, "active": 1, "failed": 1}),
             heartbeat("empty", paused=True, age_s=3000),
             Put("health", "default/q", {"type": "gap", "lost": 3}, {"ce_type": "bullmq.health.gap.v1"}, single=True),
             alert("a1", "firing"),
@@ -75,8 +76,23 @@ def test_counts_by_state_lag_losses_and_alerts(kafka, prefix, settings):
                     "jobs": jobs(completed=3),
                     "lag_ms": None,
                     "lost": None,
+                    "stale_s": None,
+                    "refused": None,
+                    "drift": None,
+                    "snapshot": None,
                 },
-                {"source": "default", "queue": "empty", "paused": True, "jobs": jobs(), "lag_ms": 12, "lost": 0},
+                {
+                    "source": "default",
+                    "queue": "empty",
+                    "paused": True,
+                    "jobs": jobs(),
+                    "lag_ms": 12,
+                    "lost": 0,
+                    "stale_s": pytest.approx(3000, abs=10),
+                    "refused": None,
+                    "drift": {"waiting": 0, "active": 0, "delayed": 0, "paused": 0},
+                    "snapshot": None,
+                },
                 {
                     "source": "default",
                     "queue": "q",
@@ -84,6 +100,10 @@ def test_counts_by_state_lag_losses_and_alerts(kafka, prefix, settings):
                     "jobs": jobs(waiting=14, failed=5),
                     "lag_ms": 250,
                     "lost": 9,
+                    "stale_s": pytest.approx(1, abs=10),
+                    "refused": None,
+                    "drift": {"waiting": 2, "active": -1, "delayed": 0, "paused": 0},
+                    "snapshot": None,
                 },
             ],
             "alerts_firing": {"failed": 1, "stuck": 1},
@@ -97,6 +117,82 @@ def test_counts_by_state_lag_losses_and_alerts(kafka, prefix, settings):
     assert "silent for 50 min" in text
     assert "no heartbeat yet" in text
     assert "alerts firing: 1 failed, 1 stuck" in text
+
+
+def health(kind: str, queue: str, age_s: float, **more: object) -> Put:
+    at = int((time.time() - age_s) * 1000)
+    value = {"type": kind, "source": "default", "queue": queue, "at": at, **more}
+    return Put("health", f"default/{queue}", value, {}, timestamp=at, single=True)
+
+
+def test_refused_queues_silence_and_comparisons_are_told(kafka, prefix, settings):
+    put(
+        kafka,
+        prefix,
+        [
+            health("refused", "bad\\xff", 3000, reason="bad_name", error="no\nUTF-8", status="refused"),
+            health("refused", "mended", 3000, reason="wrong_type", error="WRONGTYPE", status="refused"),
+            health("refused", "mended", 2000, status="readmitted"),
+            heartbeat("mended", age_s=40),
+            heartbeat("comparing", age_s=35),
+            health("snapshot", "comparing", 33, status="started", reason="gap", request="ab", jobs=0, done=0),
+            health("snapshot", "comparing", 32, status="progress", reason="gap", request="ab", jobs=900, done=450),
+            health("snapshot", "comparing", 32, status="compared", request="ab", partition=1, corrected=0, closed=0),
+            health("snapshot", "mended", 31, status="finished", reason="drift", request="cd", jobs=1, done=1),
+            Put("health", "x", b"no json", single=True),
+            Put("health", "x", 5, single=True),
+            Put("status", "default/q/1", b"no json"),
+            Put("status", "no key", {"state": "waiting"}),
+            Put("alerts", "a9", 5),
+        ],
+    )
+    queues = {each["queue"]: each for each in lines(run("status", "--json", **settings))[0]["queues"]}
+    assert {name: queue["refused"] for name, queue in queues.items()} == {
+        "bad\\xff": "bad_name",
+        "mended": None,
+        "comparing": None,
+    }
+    snapshot = queues["comparing"]["snapshot"]
+    assert {key: snapshot[key] for key in ("reason", "request", "jobs", "done")} == {
+        "reason": "gap",
+        "request": "ab",
+        "jobs": 900,
+        "done": 450,
+    }
+    assert queues["mended"]["snapshot"] is None
+    text = run("status", **settings).stdout
+    assert "refused: bad_name" in text
+    assert "refused by the bridge: default/bad\\xff; bullmq-streams doctor says why" in text
+    assert "no heartbeat of any queue for 3" in text
+    assert run("status", "bad\\xff", **settings).exit_code == 0
+
+
+def test_a_drift_and_a_comparison_are_said_of_a_queue_that_beats(kafka, prefix, settings):
+    put(
+        kafka,
+        prefix,
+        [
+            row("1", "stuck", queue="d"),
+            heartbeat("d", counts={"wait": 3, "active": 0}),
+            heartbeat("c"),
+            health("snapshot", "c", 1, status="progress", reason="request", request="ab", jobs=9000, done=1500),
+        ],
+    )
+    text = run("status", **settings).stdout
+    assert "drift 4" in text
+    assert "comparing, 1,500 of 9,000 jobs" in text
+    assert "no heartbeat of any queue" not in text
+
+
+def test_five_thousand_queues_take_one_bounded_read(kafka, prefix, settings, monkeypatch):
+    monkeypatch.setattr(health_module, "MOST_RECORDS", 6_000)
+    put(kafka, prefix, [heartbeat("old", age_s=3000)])
+    put(kafka, prefix, [heartbeat(f"q{number}", age_s=50 - 10 * beat) for beat in range(4) for number in range(5_000)])
+    put(kafka, prefix, [row("1", "waiting", queue="without")])
+    began = time.monotonic()
+    queues = lines(run("status", "--json", **settings))[0]["queues"]
+    assert len(queues) == 5_001  # the one of the row, and not the one that is beyond the bound
+    assert time.monotonic() - began < 20
 
 
 def test_nothing_yet(settings):

@@ -9,6 +9,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from streams import topology
+from streams.admin import Found
+from streams.commands.topics import judge_replicas, judge_sizes
+from streams.settings import load
 from tests.commands.support import PARTITIONS, lines, run, servers
 
 pytestmark = pytest.mark.system
@@ -65,6 +68,77 @@ def test_apply_corrects_settings_and_leaves_those_of_others_alone(kafka, prefix)
     ask = ConfigResource(ConfigResourceType.TOPIC, name, {"segment.ms": ""})
     (response,) = with_admin(kafka, lambda admin: admin.describe_configs([ask]))
     assert response.resources[0][4][0][1] == "60000"
+
+
+OLD_STATUS = {"cleanup.policy": "compact"}
+
+
+def test_the_topics_of_the_first_release_are_corrected_in_place(kafka, prefix):
+    settings = servers(kafka, prefix)
+    run("topics", "apply", **settings)
+    names = [f"{prefix}.status.v1", f"{prefix}.checkpoints.v1"]
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, OLD_STATUS) for name in names]
+    with_admin(kafka, lambda admin: admin.alter_configs(resources))
+    deadline = time.monotonic() + 10
+    while (checked := run("topics", "check", **settings)).exit_code == 0:
+        assert time.monotonic() < deadline
+    assert f"✗ {names[0]}: has segment.bytes=1073741824, not 33554432" in checked.stdout
+    assert f"✗ {names[1]}: has min.cleanable.dirty.ratio=0.5, not 0.1" in checked.stdout
+    applied = run("topics", "apply", **settings)
+    assert applied.exit_code == 0
+    assert f"+ set segment.bytes=33554432 on {names[0]}, was 1073741824" in applied.stdout
+    assert f"+ set delete.retention.ms=604800000 on {names[0]}, was 86400000" in applied.stdout
+    assert run("topics", "check", **settings).exit_code == 0
+
+
+def test_what_a_topic_takes_is_judged(kafka, prefix):
+    settings = servers(kafka, prefix)
+    run("topics", "apply", **settings)
+
+    def limit(topic: str, size: int) -> None:
+        own = {config.name: config.config() for config in topology.TOPICS}[topic]
+        resource = ConfigResource(
+            ConfigResourceType.TOPIC, f"{prefix}.{topic}.v1", {**own, "max.message.bytes": str(size)}
+        )
+        with_admin(kafka, lambda admin: admin.alter_configs([resource]))
+        deadline = time.monotonic() + 10
+        while f"{size:,}" not in run("topics", "check", **settings).stdout:
+            assert time.monotonic() < deadline
+
+    limit("status", 262_144)
+    checked = run("topics", "check", **settings)
+    assert checked.exit_code == 0
+    assert f"! {prefix}.status.v1: takes records of at most 262,144 bytes" in checked.stdout
+    limit("events", 100_000)
+    checked = run("topics", "check", **settings)
+    assert checked.exit_code == 1
+    assert "takes records of at most 100,000 bytes (max.message.bytes); at least 196,608 are needed" in checked.stdout
+    assert run("topics", "check", **settings, BRIDGE__MAX_TEXT_BYTES="1024").exit_code == 0
+    assert run("topics", "apply", **settings).exit_code == 1  # it is not ours to raise
+
+
+@pytest.mark.parametrize(
+    ("least", "replicas", "level", "text"),
+    [
+        ("1", 1, None, ""),
+        ("2", 3, None, ""),
+        ("1", 3, "warning", "what one broker alone has taken can be lost"),
+        ("3", 3, "warning", "one broker away stops all writing"),
+        ("2", 1, "error", "more than its 1 replica: nothing can be written"),
+        ("", 3, None, ""),
+    ],
+)
+def test_replicas_in_sync(least, replicas, level, text):
+    found = list(judge_replicas("t", Found(1, replicas, {"min.insync.replicas": least}, {})))
+    assert [finding.level for finding in found] == ([level] if level else [])
+    assert all(text in finding.message and finding.remedy for finding in found)
+
+
+def test_rows_that_take_less_than_their_events_are_told():
+    limits = {"events": 5_000_000, "status": 2_000_000, "transitions": 5_000_000, "health": 1_048_588}
+    (finding,) = judge_sizes(load([], {}), limits)
+    assert finding.check == "bullmq.status.v1"
+    assert "events of 5,000,000: larger jobs are cut there" in finding.message
 
 
 def test_partitions_are_found_different_and_cannot_be_corrected(kafka, prefix):

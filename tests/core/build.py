@@ -27,6 +27,7 @@ def job(**more: Any) -> dict[str, Any]:
 def entry(event: str, ms: int, job: dict[str, Any] | None = None, *, seq: int = 0, **more: Any) -> Event:
     """An entry of BullMQ's stream; `fields` and whatever else the bridge adds come by name."""
     plain = {
+        "kind": "entry", "epoch": 0,
         "source": "s", "queue": "q", "job_id": "1", "event": event, "stream_id": f"{ms}-{seq}",
         "fields": {}, "queue_paused": False, "job": job, "enriched": job is not None,
     }  # fmt: skip
@@ -36,6 +37,7 @@ def entry(event: str, ms: int, job: dict[str, Any] | None = None, *, seq: int = 
 def look(where: str | None, at: int, job: dict[str, Any] | None = None, **more: Any) -> Event:
     """An observation at the ms `at`; `where` None = not found. Its stream is at 0-0 unless told."""
     plain = {
+        "kind": "look", "epoch": 0,
         "source": "s", "queue": "q", "job_id": "1", "event": "observed", "reason": "probe", "stream_id": "0-0",
         "observed_at": at, "found": where is not None, "where": where, "due_at": None, "lock_ttl_ms": None,
         "queue_paused": False, "job": job, "enriched": job is not None,

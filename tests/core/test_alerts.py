@@ -85,8 +85,12 @@ def test_a_job_without_a_name_is_called_by_its_id():
         ("no access", {"attempts_made": 1}, "unrecoverable", "at attempt 1 of 3"),
         ("no access", {"attempts_made": 1, "opts": {"attempts": 1}}, "attempts_exhausted", "attempt 1 of 1 has failed"),
         ("job stalled more than allowable limit", {"stalled_count": 2}, "stalled_too_often", "stalled 2 times"),
-        ("job started more than allowable limit", {}, "attempts_exhausted", "attempt 1 of 3"),
-        ("child bull:q:7 failed", {}, "child_failed", "a child"),
+        ("job stalled more than allowable limit", {}, "unrecoverable", "at attempt 1"),
+        ("job stalled more than allowable limit (see wiki)", {"stalled_count": 2}, "unrecoverable", "at attempt 1"),
+        ("job started more than allowable limit", {"attempts_started": 2}, "attempts_exhausted", "attempt 1 of 3"),
+        ("job started more than allowable limit", {}, "unrecoverable", "at attempt 1"),
+        ("child process failed", {}, "unrecoverable", "at attempt 1"),
+        ("child bull:q:7 failed", {}, "unrecoverable", "at attempt 1"),
         ("child of mine", {}, "unrecoverable", "at attempt 1"),
         ("it failed", {}, "unrecoverable", "at attempt 1"),
         ("", {}, "unrecoverable", "at attempt 1"),
@@ -249,3 +253,111 @@ def test_a_job_that_is_gone_and_found_failed_again_is_a_second_incident():
         ("resolved", 3_000),
         ("firing", 5_000),
     ]
+
+
+class TestGoneAfterItsEnd:
+    """A failed job that somebody cleaned away was acknowledged; one that BullMQ removes by itself was not."""
+
+    def gone(self, life, at=9_000, **more):
+        life.apply(look(None, at, stream_id="3000-0", **more))
+
+    @pytest.mark.parametrize("options", [{}, {"removeOnFail": False}, {"removeOnFail": -1}, {"removeOnFail": None}])
+    def test_by_hand(self, options):
+        life = failed(opts={"attempts": 3, **options})
+        self.gone(life)
+        assert life.told[1:] == [("failed", "resolved", "vanished")]
+        assert (life.live["state"], life.alerts[1]["ends_at"]) == ("failed", 9_000)
+        assert not {"alerts", "kept", "gone"} & set(life.live["_"])
+        self.gone(life, 10_000)
+        assert len(life.alerts) == 2
+
+    @pytest.mark.parametrize("limit", [True, 0, 5, {"count": 5}, {"age": 60}])
+    def test_by_its_own_options(self, limit):
+        life = failed(opts={"attempts": 3, "removeOnFail": limit})
+        self.gone(life)
+        assert life.told == [("failed", "firing", None)]
+
+    def test_with_its_own_entry(self):
+        life = running()
+        life.apply(entry("failed", 3_000, fields={"failedReason": "no"}))
+        self.gone(life)
+        assert life.told == [("failed", "firing", None)]
+
+    @pytest.mark.parametrize("where", ["failed"])
+    def test_seen_afterwards_by_a_look(self, where):
+        life = running()
+        life.apply(entry("failed", 3_000, fields={"failedReason": "no"}))
+        life.apply(look(where, 5_000, job(**RAN, finished_on=3_000), stream_id="3000-0"))
+        self.gone(life)
+        assert life.told[1:] == [("failed", "resolved", "vanished")]
+
+    def test_a_replica_does_not_tell(self):
+        life = failed()
+        self.gone(life, replica=True)
+        assert life.told == [("failed", "firing", None)]
+
+    def test_the_next_failure_of_the_life_is_another_incident(self):
+        life = failed()
+        self.gone(life)
+        life.apply(look("active", 9_500, job(**RAN), stream_id="3000-0", lock_ttl_ms=5))
+        life.apply(entry("failed", 9_900, job(**RAN, finished_on=9_900), fields={"failedReason": "no"}))
+        assert [(a["status"], a["starts_at"]) for a in life.alerts] == [
+            ("firing", 3_000), ("resolved", 3_000), ("firing", 9_900),
+        ]  # fmt: skip
+
+
+class TestChildren:
+    KEY = "child bull:q:7 failed"
+
+    def parent(self, **more):
+        hashed = job(deferred_failure=self.KEY) if more.pop("deferred", False) else job()
+        return Life(
+            entry("added", BORN, job()),
+            entry("waiting-children", BORN, job(), seq=1),
+            entry("waiting", 1_500, hashed, fields={"prev": "waiting-children"}),
+            entry("active", 2_000, job(**RAN)),
+        )
+
+    @pytest.mark.parametrize("deferred", [True, False])
+    def test_a_parent_that_is_taken_only_to_be_failed(self, deferred):
+        life = self.parent(deferred=deferred)
+        life.apply(failing(reason=self.KEY))
+        assert life.alerts[0]["cause"] == "child_failed"
+
+    @pytest.mark.parametrize(
+        "reason", ["child process failed", "child of mine", f"{KEY} badly", "a child bull:q:7 failed"]
+    )
+    def test_a_text_of_its_own_is_not_that_of_a_child(self, reason):
+        life = self.parent()
+        life.apply(failing(reason=reason))
+        assert life.alerts[0]["cause"] == "unrecoverable"
+
+    def test_a_retry_by_hand_forgets_where_it_came_from(self):
+        life = self.parent()
+        life.apply(failing(reason=self.KEY))
+        life.apply(entry("waiting", 5_000, job(attempts_made=0), fields={"prev": "failed"}))
+        life.apply(entry("active", 6_000, job(**RAN)))
+        life.apply(failing(at=7_000, reason=self.KEY))
+        assert [a["cause"] for a in life.alerts if a["status"] == "firing"] == ["child_failed", "unrecoverable"]
+
+    def test_found_failed_where_it_waited_for_children_only_the_text_tells(self):
+        for reason, cause in ((self.KEY, "child_failed"), ("no", "unrecoverable")):
+            life = Life(entry("added", BORN, job()), entry("waiting-children", BORN, job(), seq=1))
+            hashed = job(**RAN, finished_on=3_000, failed_reason=reason, attempts_made=1)
+            life.apply(look("failed", 5_000, hashed, stream_id="1000-1"))
+            assert life.alerts[0]["cause"] == cause
+
+
+def test_an_error_is_as_long_as_the_rules_allow_and_shorter_in_the_history():
+    rules = Rules(max_text_bytes=5_000)
+    life = running(rules=rules)
+    text = "\N{SNOWMAN}" * 100_000
+    life.apply(entry("failed", 3_000, fields={"failedReason": text}))
+    (alert,) = life.alerts
+    told = [life.live["failed_reason"], life.transitions[-1]["error"], alert["job"]["failed_reason"]]
+    assert len(set(told)) == 1
+    assert 4_990 < len(told[0].encode()) <= 5_000
+    assert told[0].endswith("\N{SNOWMAN}… (300000 bytes)")
+    past = life.live["history"][-1]["error"]
+    assert 1_990 < len(past.encode()) <= 2_000
+    assert past.endswith("… (300000 bytes)"), "of the original, though it was cut twice"

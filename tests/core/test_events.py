@@ -101,8 +101,18 @@ def test_a_key_is_escaped_and_may_hold_what_no_utf8_can_say():
     assert check(value, b"a%2Fb/c%25/\xed\xa0\x80/1") is value
 
 
+@pytest.mark.parametrize(
+    ("kind", "event", "reason"),
+    [("look", "completed", "wrong_type"), ("entry", "observed", "missing_field"), ("odd", "observed", "wrong_type")],
+)
+def test_a_look_is_called_observed_and_an_entry_has_fields(kind, event, reason):
+    with pytest.raises(BadRecordError) as caught:
+        check({**LOOK, "kind": kind, "event": event}, KEY.encode())
+    assert caught.value.reason == reason
+
+
 def test_the_reasons_are_those_of_the_contract():
-    assert set(REASONS) == {"not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large"}
+    assert set(REASONS) == {"not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large", "internal"}
 
 
 def accepted(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -79,13 +80,18 @@ class TestUnknownJobs:
         result = fold(None, entry(event, 2_000, job_id=""))
         assert (result.row, result.ask) == (None, False)
 
-    @pytest.mark.parametrize("event", ["crawl:page", "cleaned", "duplicated", "retries-exhausted"])
-    def test_a_word_that_moves_nothing_moves_the_position_alone(self, event):
+    @pytest.mark.parametrize("event", ["crawl:page", "cleaned", "duplicated", "observed", "look", "transition", ""])
+    @pytest.mark.parametrize("kind", ["entry", None])
+    def test_what_says_nothing_of_its_job_changes_nothing_whatever_it_is_called(self, event, kind):
         life = running()
         before = life.live
-        life.apply(entry(event, 2_500))
-        changed = {name for name in before if life.live[name] != before[name]}
-        assert changed == {"position"}
+        hostile: dict[str, Any] = {"found": False, "observed_at": 9_000, "where": "completed", "reason": "probe"}
+        one = entry(event, 2_500, job(finished_on=2_500), fields={"prev": "active"}, **hostile)
+        if kind is None:
+            del one["kind"], one["epoch"]
+        result = life.apply(one)
+        assert life.live is before
+        assert (result.transitions, result.alerts, result.ask) == ((), (), False)
 
     @pytest.mark.parametrize(
         ("event", "to", "cause"),
@@ -155,7 +161,7 @@ class TestTransitions:
             "source": "s", "queue": "q", "job_id": "1", "name": "crawl", "life": BORN, "seq": 2,
             "from": "waiting", "to": "active", "source_from": "waiting", "source_to": "active",
             "at": 2_000, "duration_ms": 1_000, "cause": "picked_up", "error": None, "attempts_made": 0,
-            "max_attempts": 3, "final": False, "observed": False, "position": "2000-0",
+            "max_attempts": 3, "final": False, "observed": False, "position": "2000-0", "epoch": 0,
         }  # fmt: skip
 
     def test_a_clock_that_goes_back_makes_no_negative_time(self):
@@ -270,9 +276,22 @@ class TestAttempts:
         assert life.moves[-1][2] == "rate_limited"
         assert "cause" in life.live["estimated"]
 
-    def test_a_failure_without_stack_is_known_by_the_count_while_no_start_came_between(self):
-        assert self.back(job(**RAN, attempts_made=1)).moves[-1][2] == "attempt_failed"
-        assert self.back(job(attempts_started=2, attempts_made=1)).moves[-1][2] == "rate_limited"
+    @pytest.mark.parametrize(
+        ("starts", "made", "cause", "guessed"),
+        [
+            (1, 1, "attempt_failed", False),
+            (1, 0, "rate_limited", False),
+            (2, 1, "attempt_failed", True),  # this attempt or the next has ended: the likelier one
+            (2, 2, "attempt_failed", False),
+            (3, 2, "attempt_failed", True),
+            (3, 0, "rate_limited", False),
+        ],
+    )
+    def test_a_failure_without_stack_is_known_by_bullmqs_counts(self, starts, made, cause, guessed):
+        life = self.back(job(attempts_started=starts, attempts_made=made))
+        assert life.moves[-1][2] == cause
+        assert life.live["attempts_made"] == (cause == "attempt_failed")
+        assert ("cause" in life.live["estimated"]) == ("attempts_made" in life.live["estimated"]) == guessed
 
     def test_the_final_failure_is_not_that_of_this_attempt(self):
         hashed = job(**RAN, attempts_made=1, finished_on=9_000, failed_reason="final", stacktrace=["final"])
@@ -307,9 +326,7 @@ class TestDelays:
         assert life.moves[-1] == ("delayed", "waiting", cause)
         assert (life.live["due_at"], life.live["delay"]) == (None, 0)
 
-    @pytest.mark.parametrize(
-        ("text", "due_at"), [("5000.25", 5_000), ("soon", None), ("inf", None), ("nan", None), (None, None)]
-    )
+    @pytest.mark.parametrize(("text", "due_at"), [("5000.25", 5_000), ("soon", None), ("nan", None), (None, None)])
     def test_the_due_time_of_an_entry(self, text, due_at):
         life = Life(entry("delayed", BORN, fields={} if text is None else {"delay": text}))
         assert life.live["due_at"] == due_at

@@ -222,3 +222,178 @@ class TestPlaces:
     def test_a_due_time_is_kept_for_the_delayed_alone(self):
         assert Life(look("delayed", 9_000, job(), due_at=9_999)).live["due_at"] == 9_999
         assert Life(look("wait", 9_000, job(), due_at=9_999)).live["due_at"] is None
+
+
+class TestNoPlace:
+    def seen(self, at, **more):
+        return look(None, at, job(**RAN), **{"found": True, "stream_id": "2000-0", **more})
+
+    def test_seen_twice_in_no_list_it_is_stuck_and_where_it_is_unknown(self):
+        life = running()
+        life.apply(self.seen(3_000))
+        assert (life.live["state"], life.live["source_state"], len(life.transitions)) == ("active", "active", 2)
+        life.apply(self.seen(3_999))
+        assert life.live["state"] == "active"
+        life.apply(self.seen(4_000))
+        assert (life.live["state"], life.live["source_state"]) == ("stuck", "unknown")
+        assert (life.moves[-1], life.transitions[-1]["source_to"]) == (("active", "stuck", "observed"), "unknown")
+        (alert,) = life.alerts
+        assert (alert["rule"], alert["cause"], alert["job"]["state"]) == ("stuck", "in_no_list", "stuck")
+        assert alert["reason"] == "in none of BullMQ's lists, seen twice 1.0 s apart"
+        life.apply(self.seen(9_000))
+        assert (len(life.transitions), len(life.alerts), life.anomalies) == (3, 1, [])
+
+    @pytest.mark.parametrize("life", [waiting, lambda: Life(entry("delayed", BORN, job(), fields={"delay": "9"}))])
+    def test_whatever_was_believed(self, life):
+        life = life()
+        life.apply(self.seen(3_000, stream_id="1000-1"))
+        life.apply(self.seen(4_000, stream_id="1000-1"))
+        assert (life.live["state"], life.live["due_at"], life.anomalies) == ("stuck", None, [])
+
+    def test_a_job_first_seen_so(self):
+        life = Life(self.seen(3_000), self.seen(4_000))
+        assert life.moves == [(None, "stuck", "observed")]
+        assert life.anomalies == []
+
+    def test_found_in_a_list_it_was_not_rescued(self):
+        life = running()
+        for at in (3_000, 4_000):
+            life.apply(self.seen(at))
+        life.apply(seen("wait", 5_000))
+        assert life.moves[-1] == ("stuck", "waiting", "observed")
+        assert life.told[-1] == ("stuck", "resolved", "rescued")
+
+    @pytest.mark.parametrize(("stalled", "cause"), [({"stalled": True}, "rescued"), ({}, "rate_limited")])
+    def test_rescued_is_what_a_stalled_check_says(self, stalled, cause):
+        life = running()
+        for at in (3_000, 4_000):
+            life.apply(self.seen(at))
+        life.apply(entry("waiting", 5_000, job(**RAN), fields={"prev": "active"}, **stalled))
+        assert life.moves[-1][2] == cause
+
+    def test_back_in_the_active_list_it_is_suspect_anew(self):
+        life = running()
+        for at in (3_000, 4_000):
+            life.apply(self.seen(at))
+        life.apply(seen("active", 5_000))
+        assert (life.live["state"], life.live["source_state"]) == ("active", "active")
+        life.apply(seen("active", 6_000))
+        assert life.moves[-2:] == [("stuck", "active", "observed"), ("active", "stuck", "lock_lost")]
+
+    def test_a_lost_lock_that_is_in_no_list_at_last_is_the_same_incident(self):
+        life = running()
+        for at in (3_000, 4_000):
+            life.apply(seen("active", at))
+        for at in (5_000, 6_000):
+            life.apply(self.seen(at))
+        assert life.moves[-1] == ("stuck", "stuck", "observed")
+        assert life.told == [("stuck", "firing", None)]
+        assert life.anomalies == []
+
+    def test_two_suspicions_are_not_one(self):
+        life = running()
+        life.apply(seen("active", 3_000))
+        life.apply(self.seen(4_000))
+        life.apply(seen("active", 5_000))
+        assert life.live["state"] == "active"
+
+    def test_an_entry_between_ends_the_suspicion(self):
+        life = running()
+        life.apply(self.seen(3_000))
+        life.apply(entry("progress", 3_500, fields={"data": "1"}))
+        life.apply(self.seen(5_000, stream_id="3500-0"))
+        assert life.live["state"] == "active"
+
+    def test_with_the_hash_gone_as_well_it_has_vanished(self):
+        life = running()
+        life.apply(self.seen(3_000))
+        life.apply(look(None, 4_000, stream_id="2000-0"))
+        assert life.moves[-1] == ("active", "removed", "vanished")
+
+    def test_a_finished_job_out_of_its_set_has_still_finished(self):
+        life = running()
+        done = job(**RAN, finished_on=3_000)
+        life.apply(entry("completed", 3_000, done))
+        for at in (4_000, 6_000):
+            life.apply(look(None, at, done, found=True, stream_id="3000-0"))
+        assert life.live["state"] == "completed"
+
+    def test_unless_its_end_was_undone(self):
+        life = running()
+        life.apply(entry("completed", 3_000, job(**RAN, finished_on=3_000)))
+        for at in (4_000, 6_000):
+            life.apply(self.seen(at, stream_id="9-0", epoch=1))
+        assert life.moves[-1] == ("completed", "stuck", "observed")
+
+    def test_an_id_like_a_marker_is_a_job(self):
+        marker = "0:tenant:42"
+        life = Life(
+            entry("waiting", 2_000, job(), job_id=marker),
+            look("active", 3_000, job(), job_id=marker, stream_id="2000-0"),
+        )
+        assert (life.live["id"], life.live["state"]) == (marker, "active")
+
+
+class TestReplica:
+    def test_no_suspicion(self):
+        life = running()
+        for at in (3_000, 5_000, 7_000):
+            life.apply(seen("active", at, replica=True))
+            life.apply(look(None, at + 1, job(**RAN), found=True, stream_id="2000-0", replica=True))
+        assert (life.live["state"], life.told) == ("active", [])
+        assert "suspect" not in life.live["_"]
+
+    def test_nothing_vanishes(self):
+        life = running()
+        life.apply(look(None, 3_000, stream_id="2000-0", replica=True))
+        assert (life.live["state"], life.live["observed_at"]) == ("active", 3_000)
+
+    def test_places_are_taken(self):
+        life = running()
+        life.apply(seen("wait", 3_000, replica=True))
+        assert life.moves[-1] == ("active", "waiting", "observed")
+
+
+class TestHistories:
+    def test_an_entry_of_a_later_history_is_folded_whatever_its_id(self):
+        life = running()
+        life.apply(entry("completed", 5, job(**RAN, finished_on=5), epoch=1))
+        assert (life.live["state"], life.live["epoch"], life.live["position"]) == ("completed", 1, "5-0")
+        last = life.transitions[-1]
+        assert (last["epoch"], last["duration_ms"], last["position"]) == (1, None, "5-0")
+
+    @pytest.mark.parametrize("at", [5, 2_001, 10**12])
+    def test_one_of_an_earlier_history_changes_nothing(self, at):
+        life = running()
+        life.apply(seen("active", 3_000, lock_ttl_ms=5, stream_id="5-0", epoch=2))
+        row = life.live
+        life.apply(entry("completed", at, job(**RAN, finished_on=at), epoch=1))
+        assert life.live is row
+
+    def test_time_is_not_measured_across_histories(self):
+        life = running()
+        life.apply(seen("active", 3_000, lock_ttl_ms=5, stream_id="5-0", epoch=1))
+        life.apply(
+            entry("waiting", 4_000, job(**RAN, stalled_count=1), fields={"prev": "active"}, stalled=True, epoch=1)
+        )
+        life.apply(entry("active", 4_500, job(**RAN), epoch=1))
+        assert [t["duration_ms"] for t in life.transitions[-2:]] == [None, 500]
+
+    def test_what_was_completed_is_active_again(self):
+        life = running()
+        life.apply(entry("completed", 3_000, job(**RAN, finished_on=3_000)))
+        life.apply(seen("active", 9_000, lock_ttl_ms=5, stream_id="5-0", epoch=1))
+        assert life.moves[-1] == ("completed", "active", "observed")
+        assert (life.live["finished_on"], life.anomalies) == (None, [])
+
+    def test_a_suspicion_of_another_history_is_none(self):
+        life = running()
+        life.apply(seen("active", 3_000))
+        life.apply(seen("active", 5_000, stream_id="5-0", epoch=1))
+        assert life.live["state"] == "active"
+
+    def test_the_id_of_another_job(self):
+        life = running()
+        life.apply(look("wait", 9_000, job(timestamp=8_000), stream_id="5-0", epoch=1))
+        assert life.moves[-2:] == [("active", "removed", "replaced"), (None, "waiting", "observed")]
+        assert [t["duration_ms"] for t in life.transitions[-2:]] == [None, None]

@@ -21,8 +21,12 @@ from tests.core.build import entry, job, look
 
 CONTRACT = {
     *SEED_FIELDS, "source", "queue", "life", "source_state", "since", "due_at", "position", "observed_at", "seq",
-    "max_attempts", "priority", "stalled_count", "return_value", "parent", "enriched", "estimated", "history", "_",
+    "max_attempts", "priority", "stalled_count", "return_value", "parent", "enriched", "estimated", "history",
+    "epoch", "_",
 }  # fmt: skip
+
+
+NOTED = {"due": 0, "state": "waiting", "fails": 0, "starts": 0, "at": 1_234, "spread": 669}
 
 
 def fresh():
@@ -62,8 +66,8 @@ def test_a_note_of_none_is_taken_away_and_the_old_notes_stay_as_they_were():
     before = row[NOTES]
     note(row, suspect={"at": 1}, v4=True)
     note(row, v4=None, never=None)
-    assert row[NOTES] == {"due": 0, "state": "waiting", "fails": 0, "starts": 0, "suspect": {"at": 1}}
-    assert before == {"due": 0, "state": "waiting", "fails": 0, "starts": 0}
+    assert row[NOTES] == {**NOTED, "suspect": {"at": 1}}
+    assert before == NOTED
 
 
 def test_estimates_are_named_once_and_can_be_taken_back():
@@ -111,23 +115,26 @@ def test_a_look_takes_everything():
         progress={"p": 1}, delay=7, attempts_made=2, attempts_started=3, processed_on=5, finished_on=6,
         failed_reason="no", return_value=[1], stalled_count=4, stacktrace=["a", "b"],
     )  # fmt: skip
-    take_all(row, whole, running=False)
+    take_all(row, whole, running=False, max_text_bytes=99)
     assert {name: row[name] for name in whole if name in row} == {
         name: value for name, value in whole.items() if name in row
     }
     assert row["estimated"] == []
-    assert row[NOTES] == {"due": 0, "state": "waiting", "fails": 2, "starts": 3}
+    assert row[NOTES] == {**NOTED, "fails": 2, "starts": 3}
 
 
 def test_a_look_at_a_bare_hash_leaves_nothing_of_before():
     row = fresh()
     take_all(
-        row, job(progress=1, return_value=1, failed_reason="no", counts_starts=True, stacktrace=["a"]), running=True
+        row,
+        job(progress=1, return_value=1, failed_reason="no", counts_starts=True, stacktrace=["a"]),
+        running=True,
+        max_text_bytes=99,
     )
     assert row[NOTES]["v4"] is True
-    take_all(row, {"timestamp": 5}, running=False)
+    take_all(row, {"timestamp": 5}, running=False, max_text_bytes=99)
     assert (row["progress"], row["return_value"], row["failed_reason"], row["stalled_count"]) == (0, None, None, 0)
-    assert row[NOTES] == {"due": 0, "state": "waiting", "fails": 0, "starts": 0}
+    assert row[NOTES] == NOTED
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.text import parse_json
+from streams import wire
+from streams.core.text import LARGEST, cut, parse_json, whole
 from streams.wire import dumps, loads
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -74,3 +75,62 @@ def test_any_json_reads_back(value, ensure_ascii):
 @given(st.one_of(st.text(), st.from_regex(r'\A[\[{"\\ud8c0e9.\-]{0,12}\Z')))
 def test_whatever_comes_out_can_be_written(text):
     loads(dumps(parse_json(text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "wanted"),
+    [
+        ("short", 5, "short"),
+        ("\N{SNOWMAN}" * 4, 12, "\N{SNOWMAN}" * 4),
+        ("a" * 100, 30, "a" * 15 + "… (100 bytes)"),
+        ("\N{SNOWMAN}" * 40, 30, "\N{SNOWMAN}" * 5 + "… (120 bytes)"),
+        ("a" * 50 + "… (9999 bytes)", 30, "a" * 14 + "… (9999 bytes)"),
+        ("x\ud800y", 99, "x\N{REPLACEMENT CHARACTER}y"),
+        ("a" * 9, 3, "… (9 bytes)"),
+    ],
+)
+def test_a_text_is_cut_at_a_character_and_says_how_long_it_was(text, limit, wanted):
+    assert cut(text, limit) == wanted
+
+
+@given(st.text(), st.integers(40, 200))
+def test_what_was_cut_fits_and_can_be_written(text, limit):
+    found = cut(text * 5, limit)
+    assert len(found.encode()) <= limit
+    assert cut(found, limit) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (5, 5),
+        (2**63, LARGEST),
+        (-(2**64), -LARGEST),
+        (1.9, 1),
+        (1e308, LARGEST),
+        (-1e308, -LARGEST),
+        (float("inf"), LARGEST),
+        (float("-inf"), -LARGEST),
+        (float("nan"), None),
+        (True, None),
+        ("5", None),
+        (None, None),
+    ],
+)
+def test_a_whole_number_of_64_bits_is_the_nearest(value, number):
+    assert whole(value) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "deep"),
+    [
+        ("[" * 500 + "]" * 500, False),
+        ("[" * 501 + "]" * 501, True),
+        ('"' + "[" * 600 + '"', False),
+        ("[" + "[]," * 600 + "[]]", False),
+        ('{"a":' * 501 + '"\\"["' + "}" * 501, True),
+    ],
+)
+def test_what_is_nested_too_deep_stays_text(text, deep):
+    assert (parse_json(text) == text) is deep
+    assert wire.loads(wire.pack(parse_json(text))) == (text if deep else json.loads(text))

@@ -19,7 +19,7 @@ from streams.bridge.health import Health
 from streams.bridge.publish import Chunk
 from streams.bridge.sequencer import Gap
 from streams.bridge.stream import Entry, Stream
-from streams.bridge.walk import snapshot_walk
+from streams.bridge.walk import Begin, comparing_walk
 from streams.core import alerts, lifecycle
 from streams.core.events import REASONS
 from streams.core.row import HISTORY_LENGTH, SEED_FIELDS
@@ -70,41 +70,53 @@ class Silent:
 
 
 def test_what_the_bridge_tells_of_itself():
-    stream, chunk, health = Stream("default", "q", Keys("bull", "q"), run_id="r"), Chunk(), Health(Silent())  # type: ignore[arg-type]
+    stream, chunk, health = Stream("default", "q", Keys("bull", "q")), Chunk(), Health(Silent())  # type: ignore[arg-type]
     health.due = True
     health.beat([stream], chunk)
     health.gaps(stream, [Gap((1, 0), (2, 0), 7, "trimmed"), Gap((1, 0), (2, 0), None, "reset")], chunk)
-    health.snapshot(stream, snapshot_walk(), chunk)
+    walk = comparing_walk({"r1": "first_sight", "r2": "request"})
+    health.comparison(stream, walk, chunk, finished=False)
+    walk.begin = Begin(1, (2, 0), 3)
+    health.comparison(stream, walk, chunk, finished=False)
+    health.comparison(stream, walk, chunk, finished=True)
     values = [wire.loads(record.value) for record in chunk.records]
     assert {value["type"] for value in values} == {"heartbeat", "gap", "snapshot"}
     for value in values:
         validator(value["type"].capitalize(), closed=True).validate(value)
+    told = [(value["status"], value["request"]) for value in values if value["type"] == "snapshot"]
+    begun = [("started", "r1"), ("progress", "r1"), ("started", "r2"), ("progress", "r2")]
+    assert told == [*begun, ("finished", "r1"), ("finished", "r2")]
 
 
 @pytest.mark.parametrize("pausing", [None, "pause", "resume"])
 def test_a_checkpoint(pausing):
-    stream = Stream("default", "q", Keys("bull", "q"), run_id="r")
-    stream.snapshot, stream.ordinal = "pending", 3
+    stream = Stream("default", "q", Keys("bull", "q"))
+    stream.comparisons.ask("gap")
+    stream.memory.hand_on((5, 0), 3, [((5, 0), 7)], None)
+    stream.memory.sample((5, 0), 99)
     value = wire.loads(checkpoint.record("bridge", checkpoint.of_stream(stream, 1)).value)
     validator("Checkpoint", closed=True).validate({**value, "pausing": pausing})
 
 
 def test_a_record_of_the_encoder_has_these_fields_and_no_others():
-    stream = Stream("default", "q", Keys("bull", "q"), run_id="r")
-    encoder = encode.Encoder(stream, 8, lambda: 1)
-    entry = Entry((5, 0), "5-0", "waiting", "1", {"prev": "active"}, queue_paused=False)
-    entry.job, entry.job_as_of, entry.where, entry.stalled = {"name": "n", "opts": "{}"}, "6-0", "wait", True
-    (record,) = encoder.entry(entry)
-    value = wire.loads(record.value)
-    validator("Entry", closed=True).validate(value)
-    assert set(value) == set(events.Entry.model_fields)
+    stream = Stream("default", "q", Keys("bull", "q"))
+    encoder = encode.Encoder(stream, 8, lambda: 1, max_text_bytes=300)
+    waiting = Entry((5, 0), "5-0", "waiting", "1", {"prev": "active"}, queue_paused=False)
+    waiting.job, waiting.job_as_of, waiting.where, waiting.stalled = {"name": "n", "opts": "{}"}, "6-0", "wait", True
+    failed = Entry((5, 0), "5-0", "failed", "1", {"failedReason": "x" * 301}, queue_paused=False, exhausted=3)
+    values = [wire.loads(record.value) for entry in (waiting, failed) for record in encoder.entry(entry)]
+    for value in values:
+        validator("Entry", closed=True).validate(value)
+    assert set(values[0]) | set(values[1]) == set(events.Entry.model_fields)
 
 
 class TestClosedSets:
     def test_states(self):
         assert get_args(words.State) == lifecycle.STATES
         assert get_args(words.StateOrRemoved) == (*lifecycle.STATES, lifecycle.REMOVED)
-        assert set(get_args(words.SourceState)) == set(lifecycle.SOURCE_STATE_OF_PLACE.values())
+        places = {*lifecycle.SOURCE_STATE_OF_PLACE.values(), lifecycle.UNKNOWN}
+        assert set(get_args(words.SourceState)) == places
+        assert set(get_args(words.SourceStateOrRemoved)) == {*places, lifecycle.REMOVED}
         assert set(get_args(words.Place)) == set(lifecycle.SOURCE_STATE_OF_PLACE)
 
     def test_causes(self):

@@ -70,6 +70,9 @@ class Counting:
     def on_unwritable(self, tx: Tx, record: ConsumerRecord | None, error: Unwritable) -> None:
         tx.emit(self.topics.out, record.key if record else None, error.reason.encode())
 
+    def on_failed(self, tx: Tx, record: ConsumerRecord | None, error: Exception) -> None:
+        tx.emit(self.topics.out, record.key if record else None, type(error).__name__.encode())
+
     def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> None:
         self.rows[partition] = len(rows)
 

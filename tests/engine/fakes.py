@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber
 from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types.tuples import TP
 
 from streams.engine.engine import Engine
 from streams.engine.messages import BatchMessage
+from streams.engine.renewal import Renewal
 from streams.engine.store import PartitionStore
 from streams.wire import dumps, loads
 from tests.engine.counting import Counting, Topics, options
@@ -74,6 +76,9 @@ class Recorded:
     def record_count(self) -> int:
         return int(self._builder.record_count())
 
+    def size(self) -> int:
+        return int(self._builder.size())
+
 
 @dataclass
 class FakeProducer:
@@ -86,17 +91,39 @@ class FakeProducer:
     calls: list[str] = field(default_factory=list)
     failures: defaultdict[str, list[BaseException]] = field(default_factory=lambda: defaultdict(list))
     fatal: bool = False
+    limit_bytes: int | None = None
+    """Greatest batch that the broker takes; `refused` = sizes of those that it did not."""
+    refused: list[int] = field(default_factory=list)
     gate: asyncio.Event | None = None
     ends: defaultdict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
 
+    _sequence_numbers: defaultdict[Any, int] = field(default_factory=lambda: defaultdict(int))
+    _expected: defaultdict[Any, int] = field(default_factory=lambda: defaultdict(int))
+    """The number that the broker wants a partition's next batch to begin with."""
+
     @property
     def _txn_manager(self) -> Any:
-        return SimpleNamespace(is_fatal_error=lambda: self.fatal)
+        numbers = self._sequence_numbers
+        return SimpleNamespace(
+            is_fatal_error=lambda: self.fatal, sequence_number=numbers.__getitem__, _sequence_numbers=numbers
+        )
 
     def _step(self, name: str) -> None:
         self.calls.append(name)
         if self.failures[name]:
             raise self.failures[name].pop(0)
+
+    @property
+    def _message_accumulator(self) -> Any:
+        return self
+
+    @property
+    def _batch_size(self) -> int:
+        return self.batch_bytes
+
+    @_batch_size.setter
+    def _batch_size(self, size_bytes: int) -> None:
+        self.batch_bytes = size_bytes
 
     def create_batch(self) -> Recorded:
         return Recorded(self.batch_bytes)
@@ -104,9 +131,20 @@ class FakeProducer:
     async def send_batch(self, batch: Recorded, topic: str, *, partition: int) -> asyncio.Future[Any]:
         self._step("send")
         future = asyncio.get_running_loop().create_future()
+        where, count = (topic, partition), len(batch.records)
+        sequence = self._sequence_numbers[where]
+        self._sequence_numbers[where] += count
+        if sequence != self._expected[where]:
+            future.set_exception(OutOfOrderSequenceNumber())
+            return future
+        if self.limit_bytes is not None and batch.size() > self.limit_bytes:
+            self.refused.append(batch.size())
+            future.set_exception(MessageSizeTooLargeError())
+            return future
         if self.failures["batch"]:
             future.set_exception(self.failures["batch"].pop(0))
             return future
+        self._expected[where] += count
         first = self.ends[topic, partition]
         self.ends[topic, partition] += len(batch.records)
         self.pending += [(topic, partition, key, value) for key, value in batch.records]
@@ -156,6 +194,12 @@ class FakeConsumer:
         self.full: set[TP] = set()
         self._committed_offset: dict[TP, int] = {}
         self._thread = SimpleNamespace(tp_last_committed_at={})
+        self.rejoined = 0
+        self.asked = asyncio.Event()
+
+    async def rejoin(self) -> None:
+        self.rejoined += 1
+        self.asked.set()
 
     def forget(self, message: Any) -> None:
         self.forgotten.append(message.offset)
@@ -174,6 +218,7 @@ class FakeApp:
         self.crashes: list[BaseException] = []
         self.crashed = asyncio.Event()
         self.consumer = FakeConsumer()
+        self.broker = SimpleNamespace(kafka=True, topics=True)
         self.monitor = SimpleNamespace(on_tp_commit=lambda _: None)
         self.assignor = SimpleNamespace(assigned_actives=lambda: {table_tp(number) for number in tables})
 
@@ -196,11 +241,12 @@ class Bench:
         table = SimpleNamespace(data=self.store)
         settings = options("nowhere:1", PREFIX, **{"linger_s": 0.0, **changes})
         self.engine = Engine(self.app, table, self.handler, settings)
+        self.engine.renewal = Renewal(self.app, 0.001)
         monkeypatch.setattr("streams.engine.engine.start_producer", self._start)
         monkeypatch.setattr("streams.engine.engine.FIRST_RETRY_S", 0.001)
 
-    async def _start(self, settings: Any, _partition: int | None) -> FakeProducer:
-        producer = FakeProducer(settings.max_record_bytes)
+    async def _start(self, _settings: Any, _partition: int | None, batch_bytes: int) -> FakeProducer:
+        producer = FakeProducer(batch_bytes)
         producer.failures.update(self.next_failures)
         self.next_failures = {}
         self.producers.append(producer)
@@ -213,7 +259,7 @@ class Bench:
     async def assign(self, *partitions: int, generation: int = 1) -> None:
         self.app.consumer_generation_id = generation
         await self.engine.assign({events_tp(number) for number in partitions}, generation)
-        self.engine.recovered(set(partitions))
+        await self.engine.recovered(set(partitions))
 
     def submit(self, *records: Any, generation: int = 1, partition: int = 0) -> None:
         message = BatchMessage.of(events_tp(partition), records, generation)

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import ssl
+from dataclasses import replace
 from typing import Any
 
 import faust
@@ -23,6 +24,7 @@ from streams.engine import Stats, build
 from streams.engine import app as engine_app
 from streams.engine import broker as engine_broker
 from streams.engine import process as engine_run
+from streams.errors import UserError
 from tests.engine.counting import Counting, options
 from tests.engine.fakes import PREFIX, TOPICS, until
 
@@ -221,6 +223,20 @@ class TestBroker:
         assert not await broker.look()
         assert "8 partitions and t.table 4" in broker.trouble
 
+    @pytest.mark.parametrize("topic", [TOPICS.events, TOPICS.table, TOPICS.out])
+    async def test_other_partitions_than_the_settings_say_are_an_error_with_its_remedy(self, admin, topic):
+        declared = {TOPICS.events: 8, TOPICS.table: 8, TOPICS.out: 8, "of somebody else": 3}
+        broker = engine_broker.Broker(replace(options("b:1", PREFIX), partitions=declared))
+        assert await broker.look()
+        admin.topics[topic] = 12
+        with pytest.raises(UserError) as caught:
+            await broker.wait()
+        assert caught.value.exit_code == 2
+        found, remedy = str(caught.value).split("\n")
+        assert found == f"{topic} has 12 partitions, the settings say 8"
+        assert remedy.startswith("set kafka.partitions")
+        assert broker.topics is False
+
     async def test_it_waits_and_says_so_once(self, admin, caplog):
         admin.error = KafkaConnectionError("refused")
         broker = engine_broker.Broker(options("b:1", PREFIX))
@@ -270,6 +286,12 @@ class FakeApp:
         self.broker = self
         self.start_error: Exception | None = None
         self.hangs = False
+        self.recovers = True
+        self.wait_error: Exception | None = None
+        self.watched: asyncio.Future[None] = self.loop.create_future()
+        self.closed = 0
+        self.beat: Any = lambda _name: None
+        self.limits = self
 
     @property
     def crashed(self) -> bool:
@@ -278,17 +300,25 @@ class FakeApp:
     def tick(self, now_ms: int) -> None:
         self.ticks.append(now_ms)
 
-    async def wait(self) -> None: ...
+    async def wait(self) -> None:
+        if self.wait_error:
+            raise self.wait_error
+
+    async def read(self) -> None:
+        """What the topics take, as `limits`."""
 
     async def watch(self) -> None:
-        await asyncio.Event().wait()
+        await self.watched
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self.closed += 1
 
     async def start(self) -> None:
         if self.start_error:
             raise self.start_error
         self.started.set()
+        if not self.recovers:
+            await asyncio.Event().wait()
 
     async def stop(self) -> None:
         self.stopped += 1
@@ -307,10 +337,14 @@ class TestRun:
     async def test_a_signal_ends_it_well(self, number):
         app: Any = FakeApp()
         told: list[int] = []
-        running = asyncio.create_task(engine_run.run(app, tick_interval_s=0.001, on_started=lambda: told.append(1)))
+        beats: list[str] = []
+        running = asyncio.create_task(
+            engine_run.run(app, tick_interval_s=0.001, on_started=lambda: told.append(1), beat=beats.append)
+        )
         await until(lambda: app.ticks)
         os.kill(os.getpid(), number)
         assert await running == 0
+        assert set(beats) == {"ticks"}
         assert app.stopped == 1
         assert told == [1]
         assert app.ticks
@@ -329,6 +363,28 @@ class TestRun:
         app: Any = FakeApp()
         app.start_error = OSError("no")
         assert await engine_run.run(app, tick_interval_s=1) == 1
+
+    async def test_what_the_user_has_to_mend_is_said_before_anything_starts(self):
+        app: Any = FakeApp()
+        app.wait_error = UserError("eight, not twelve")
+        with pytest.raises(UserError, match="eight"):
+            await engine_run.run(app, tick_interval_s=1)
+        assert not app.started.is_set()
+        assert app.closed == 1
+
+    @pytest.mark.errors_expected
+    @pytest.mark.parametrize("recovered", [False, True])
+    async def test_what_the_user_has_to_mend_stops_a_running_app(self, recovered):
+        app: Any = FakeApp()
+        app.recovers = recovered
+        running = asyncio.create_task(engine_run.run(app, tick_interval_s=0.001))
+        await app.started.wait()
+        if recovered:
+            await until(lambda: app.ticks)
+        app.watched.set_exception(UserError("eight, not twelve"))
+        with pytest.raises(UserError, match="eight"):
+            await asyncio.wait_for(running, 2)
+        assert app.stopped == 1
 
     async def test_a_signal_while_kafka_is_waited_for(self):
         app: Any = FakeApp()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from streams.engine.records import Record, lean_record
+from streams.engine import records
+from streams.engine.records import Record, lean_record, take_piece
 
+FETCHED_ALL = fetcher.FetchResult.getall
 FIELDS = (
     "topic", "partition", "offset", "timestamp", "timestamp_type", "key", "value", "checksum",
     "serialized_key_size", "serialized_value_size", "headers",
@@ -60,3 +63,58 @@ def test_they_say_what_aiokafkas_say(ours, theirs):
 
 def test_the_collector_has_no_work_with_them(ours):
     assert not any(gc.is_tracked(record) for record in ours)
+
+
+def fetch_result(sizes: list[int | None], position: int = 0) -> tuple[Any, Any]:
+    """A fetch of records with values of these sizes, and the state of its partition."""
+    builder = DefaultRecordBatchBuilder(2, 0, 1, 1, 0, 0, 1_000_000)
+    for offset, size in enumerate(sizes):
+        builder.append(offset, 1_700_000_000_000, b"key", None if size is None else b"v" * size, [])
+    where = TopicPartition("events", 3)
+    batches = MemoryRecords(bytes(builder.build()))
+    unpacked = fetcher.PartitionRecords(where, batches, [], 0, None, None, True, fetcher.READ_COMMITTED)
+    state = SimpleNamespace(paused=False, position=position)
+    state.consumed_to = lambda offset: setattr(state, "position", offset)
+    assignment = SimpleNamespace(active=True, state_value=lambda _: state)
+    return fetcher.FetchResult(where, assignment=assignment, partition_records=unpacked, backoff=0), state
+
+
+def pieces(result: Any, take: Any = take_piece) -> list[list[int]]:
+    found = []
+    while result.has_more():
+        found.append([record.offset for record in take(result)])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([30, 30, 30, 30], [[0, 1, 2, 3], []]),
+        ([60, 60, 60], [[0, 1], [2]]),
+        ([500, 1, None], [[0], [1, 2]]),
+        ([None, 99, 500], [[0, 1, 2], []]),
+        ([None, None], [[0, 1]]),
+    ],
+)
+def test_a_fetch_is_unpacked_in_pieces(monkeypatch, sizes, expected):
+    monkeypatch.setattr(records, "PIECE_BYTES", 100)
+    monkeypatch.setattr(fetcher.PartitionRecords, "_consumer_record", lean_record)
+    result, state = fetch_result(sizes)
+    assert pieces(result) == expected
+    assert state.position == len(sizes)
+
+
+def test_between_two_pieces_the_position_is_that_of_the_next_record(monkeypatch):
+    monkeypatch.setattr(records, "PIECE_BYTES", 100)
+    result, state = fetch_result([60, 60, 60])
+    take_piece(result)
+    assert state.position == 2
+    state.position = 1  # somebody seeked: what is left is not what is asked for
+    assert take_piece(result) == []
+    assert not result.has_more()
+
+
+def test_without_a_bound_it_is_aiokafkas_own():
+    stock, ours = fetch_result([10] * 50)[0], fetch_result([10] * 50)[0]
+    assert [r.offset for r in take_piece(ours, 7)] == [r.offset for r in FETCHED_ALL(stock, 7)]
+    assert pieces(ours) == pieces(stock, FETCHED_ALL)

@@ -55,8 +55,10 @@ async def until_log(workers: storm.Workers, number: int, text: str, timeout_s: f
     await until(lambda: text in log(workers, number), timeout_s)
 
 
-async def test_counts_are_exact_through_kill_9_in_mid_load(kafka, prefix, workers):
-    load, group = cluster.Load(prefix), workers(linger_s=0.0)
+@pytest.mark.parametrize("max_batch_bytes", [6 << 20, 5_000])
+async def test_counts_are_exact_through_kill_9_in_mid_load(kafka, prefix, workers, max_batch_bytes):
+    """Also where nearly every transaction ends in the middle of a fetch."""
+    load, group = cluster.Load(prefix), workers(linger_s=0.0, max_batch_bytes=max_batch_bytes)
     await group.start()
     await until_log(group, 1, "STARTED")
     sending = asyncio.create_task(load.send(kafka, 30_000, 6_000))
@@ -87,6 +89,25 @@ async def test_a_terminated_worker_ends_with_0_and_its_offsets_are_complete(kafk
 
 def _result(text: str) -> str:
     return next(line for line in text.splitlines() if line.startswith('{"code"'))
+
+
+async def test_a_producer_that_is_fenced_by_nobody_of_the_group_costs_no_process(kafka, prefix, workers):
+    """As after a stall beyond the transaction's timeout, or an id that the broker forgot."""
+    load, group = cluster.Load(prefix), workers(linger_s=0.0, session_timeout_s=6.0)
+    await group.start()
+    await until_log(group, 1, "STARTED")
+    await load.send(kafka, 2_000)
+    await cluster.drained(kafka, prefix, 30)
+    thief = AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=f"{prefix}-0")
+    await thief.start()
+    await thief.stop()
+    await load.send(kafka, 3_000)
+    await until_log(group, 1, "asking the group for a new assignment", 40)
+    await cluster.drained(kafka, prefix, 60)
+    assert group.bad_exits == []
+    verdict = await cluster.judge(kafka, load)
+    assert verdict.exact, verdict
+    assert verdict.transitions == 5_000
 
 
 async def test_at_least_once_skips_nothing(kafka, prefix, workers):

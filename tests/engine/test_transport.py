@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +64,22 @@ async def test_a_stopped_flow_fetches_nothing_until_it_is_resumed(app):
     await until(lambda: app.consumer._thread.calls)
     fetcher._stopped.set()
     app.consumer._thread.fetches.put_nowait({})
+    await asyncio.wait_for(task, 2)
+
+
+async def test_the_loop_is_heard_of_while_it_fetches_and_while_it_may_not(app, monkeypatch):
+    monkeypatch.setattr(transport, "FLOW_TIMEOUT_S", 0.001)
+    beats: list[str] = []
+    app.beat = beats.append
+    give(app)
+    app.consumer.stop_flow()
+    task, fetcher = drain(app)
+    await until(lambda: len(beats) > 3)
+    app.consumer.resume_flow()
+    beats.clear()
+    await until(lambda: len(beats) > 3)
+    assert set(beats) == {"fetch"}
+    fetcher._stopped.set()
     await asyncio.wait_for(task, 2)
 
 
@@ -145,13 +162,15 @@ async def test_messages_of_other_topics_are_acknowledged_as_faust_does(app, monk
 
 
 async def test_the_thread_reads_committed_and_waits_briefly(monkeypatch):
-    stock = SimpleNamespace(_isolation_level="read_uncommitted", _fetch_max_wait_ms=1500)
+    stock = SimpleNamespace(_isolation_level="read_uncommitted", _fetch_max_wait_ms=1500, _fetch_max_bytes=50 << 20)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: stock)
     monkeypatch.setattr(fetcher.PartitionRecords, "_consumer_record", None)
     thread = object.__new__(transport.BatchConsumerThread)
     consumer = thread._create_worker_consumer(None)
     assert (consumer._isolation_level, consumer._fetch_max_wait_ms) == ("read_committed", 250)
+    assert consumer._fetch_max_bytes == 16 << 20
     assert fetcher.PartitionRecords._consumer_record is records.lean_record
+    assert fetcher.FetchResult.getall is records.take_piece
 
 
 async def test_the_agent_only_hands_over(app, monkeypatch):
@@ -235,8 +254,9 @@ async def test_a_producer_belongs_to_a_partition_and_has_the_clients_settings():
     found = producer.arguments
     assert (found["transactional_id"], found["transaction_timeout_ms"]) == ("t-3", 15_000)
     assert (found["acks"], found["enable_idempotence"], found["sasl_mechanism"]) == ("all", True, "PLAIN")
-    shared = await produce.start_producer(settings, None)
-    assert "transactional_id" not in shared.arguments
+    idempotent = await produce.start_producer(replace(settings, exactly_once=False), 3)
+    assert idempotent.arguments["enable_idempotence"] is True
+    assert "transactional_id" not in idempotent.arguments
 
 
 @pytest.mark.usefixtures("client")

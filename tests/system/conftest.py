@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from tests.system.support import Line
+from tests.system.support import Line, address_of, node
 
 
 @pytest.fixture
@@ -15,3 +17,15 @@ async def line(kafka, redis_server, redis_client, prefix, topics, tmp_path):
     line = Line(kafka, redis_server, prefix, tmp_path)
     yield line
     line.stop_all()
+
+
+@pytest.fixture
+def do(line, node_bullmq):
+    """`await do("v6", "…")` runs a few lines of JavaScript on that BullMQ, to their end."""
+
+    async def run(version: str, script: str) -> None:
+        process = node("script.js", bullmq=str(node_bullmq(version)), **address_of(line.redis_url), lines=script)
+        _, err = await asyncio.to_thread(process.communicate, timeout=120)
+        assert process.returncode == 0, err
+
+    return run

@@ -13,12 +13,16 @@ from streams.worker.handler import TICK_INTERVAL_S, JobStatusHandler
 from tests.engine.fakes import until
 from tests.worker.build import settings
 
-OUTPUTS = {"transitions", "alerts", "probes", "dead-letters"}
+OUTPUTS = {"transitions", "alerts", "probes", "dead-letters", "health"}
 
 
 async def test_the_app_is_told_all_by_the_settings():
     found = settings(
-        KAFKA__BOOTSTRAP_SERVERS="one:1,two:2", WORKER__APP_ID="mine", DELIVERY="at_least_once", KAFKA__TOPIC_PREFIX="p"
+        KAFKA__BOOTSTRAP_SERVERS="one:1,two:2",
+        WORKER__APP_ID="mine",
+        DELIVERY="at_least_once",
+        KAFKA__TOPIC_PREFIX="p",
+        KAFKA__PARTITIONS="3",
     )
     app = build_app(found)
     options = app.engine.options
@@ -29,6 +33,8 @@ async def test_the_app_is_told_all_by_the_settings():
     assert options.table_topic == topology.full_name("p", "status")
     assert set(options.output_topics) == {topology.full_name("p", name) for name in OUTPUTS}
     assert options.exactly_once is False
+    assert options.partitions[options.events_topic] == options.partitions[options.table_topic] == 3
+    assert options.partitions[topology.full_name("p", "dead-letters")] == 1
     assert isinstance(app.engine.handler, JobStatusHandler)
 
 
@@ -53,10 +59,11 @@ class Running:
         self.pages: dict[str, str] = {}
         monkeypatch.setattr("streams.worker.app.engine.run", self.run)
         monkeypatch.setattr("streams.worker.app.GAUGES_INTERVAL_S", 0.01)
-        monkeypatch.setattr("streams.worker.app.Heartbeats.follow", lambda _: self.follow())
+        monkeypatch.setattr("streams.worker.app.Follower.follow", lambda _: self.follow())
 
-    async def run(self, app, *, tick_interval_s, on_started):
+    async def run(self, app, *, tick_interval_s, on_started, beat):
         assert tick_interval_s == TICK_INTERVAL_S
+        beat("ticks")
         app.engine.stats.restore_s = 2.5
         on_started()
         await asyncio.sleep(0.05)

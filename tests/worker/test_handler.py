@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from streams.core.rules import AlertRule, Rules
-from streams.engine import Unwritable
+from streams.engine import Tx, Unwritable
 from streams.wire import loads
 from streams.worker.handler import PROBES_PER_TICK, TICK_INTERVAL_S, rules_of
+from streams.worker.records import ROWS
 from tests.core.build import BORN, entry, job, look
 from tests.worker.build import PARTITION, Worker, batch, record, settings, topics_of
 
@@ -108,8 +109,9 @@ class TestUnwritable:
         assert topics_of(tx.outputs) == ["dead-letters"] * 2
 
     @pytest.mark.parametrize("late", ["row", "alert"])
-    def test_what_is_taken_back_of_a_record_is_not_counted(self, late):
+    def test_what_is_taken_back_of_a_record_is_not_counted(self, monkeypatch, late):
         """As the engine does: fold again record by record, take back, set aside."""
+        monkeypatch.setattr("streams.worker.handler.lighter", lambda _: None)
         worker = Worker(limit_bytes=3_000)
         worker.fold(*TAKEN)
         before = worker.row()
@@ -171,8 +173,15 @@ class TestTicks:
 
     def test_the_setting_is_shared_by_the_partitions(self):
         worker = Worker(rows=rows("waiting", 1_000, 100), WORKER__VERIFY_PER_S="40")
-        worker.handler.on_recovered(7, {})
-        assert len(worker.tick(5_000)) == 40 * TICK_INTERVAL_S / 2
+        for _ in worker.handler.on_recovered(7, worker.rows):
+            pass
+        for _ in worker.handler.on_recovered(8, {}):
+            pass
+        assert len(worker.tick(5_000)) == 40 * TICK_INTERVAL_S
+        other = Tx(7, worker.rows, "t.status.v1", 900_000, ROWS)
+        worker.handler.on_tick(other, 5_000)
+        assert len(other.outputs) == 40 * TICK_INTERVAL_S / 2
+        assert len(worker.tick(5_000)) == 40 * TICK_INTERVAL_S / 2, "the third has nothing to ask"
 
     def test_at_least_one_is_verified_at_a_tick(self):
         worker = Worker(rows=rows("delayed", 1_000, 3), WORKER__VERIFY_PER_S="0.01")
@@ -194,6 +203,7 @@ class TestTicks:
         assert worker.tick(63_000) == []
         assert worker.row() is not None
         tx = worker.tx()
+        worker.at(63_250)
         worker.handler.on_tick(tx, 63_250)
         assert (tx.encode(), tx.outputs) == ({KEY: None}, [])
         worker.commit(tx)
@@ -218,6 +228,7 @@ class TestTicks:
         worker.fold(*TAKEN)
         tx = worker.tx()
         worker.handler.on_record(tx, record(entry("completed", 3_100, job(finished_on=3_100))))
+        worker.at(3_250)
         worker.handler.on_tick(tx, 3_250)
         assert topics_of(tx.outputs) == ["transitions"]
 
@@ -226,6 +237,7 @@ class TestTicks:
         worker.fold(*TAKEN)
         tx = worker.tx()
         worker.handler.on_record(tx, record(entry("removed", 3_100)))
+        worker.at(3_250)
         worker.handler.on_tick(tx, 3_250)
         assert topics_of(tx.outputs) == ["transitions"]
 
@@ -254,6 +266,7 @@ class TestCommits:
         worker.fold(*TAKEN)
         tx = worker.tx()
         worker.handler.on_record(tx, record(entry("removed", 2_500)))
+        worker.at(3_250)
         worker.handler.on_tick(tx, 3_250)
         assert topics_of(worker.tick(3_250)) == ["probes"]
         assert worker.metric("worker_events_total", **QUEUE) == 3
@@ -314,3 +327,109 @@ def test_the_rules_are_those_of_the_settings():
         retention_ms=60_000,
     )
     assert rules_of(settings()) == Rules()
+
+
+class TestClocks:
+    """Deadlines run on the time that has passed here, whatever the source's clock says."""
+
+    HOUR_MS = 3_600_000
+
+    def asked(self, worker, start, seconds):
+        """When questions were sent, in ms from `start` on."""
+        return [now - start for now in range(start, start + seconds * 1_000, 250) if worker.tick(now)]
+
+    @pytest.mark.parametrize("ahead_ms", [-24 * HOUR_MS, -HOUR_MS, 0, HOUR_MS, 24 * HOUR_MS])
+    def test_a_worker_whose_clock_is_off_asks_as_often_as_any_other(self, ahead_ms):
+        worker = Worker()
+        worker.silent = True
+        start = BORN + ahead_ms + 100 * self.HOUR_MS  # of the worker's clock
+        worker.now_ms = start
+        events = [*ADDED, entry("active", BORN + 10, job(processed_on=BORN + 10))]
+        tx = worker.tx()
+        for event in events:
+            worker.handler.on_record(tx, record(event))
+        worker.commit(tx)
+        assert self.asked(worker, start, 12) == [1_250, 3_500, 7_750]
+
+    def test_an_id_from_the_future_delays_nothing(self):
+        worker = Worker()
+        worker.silent = True
+        worker.now_ms = BORN
+        tx = worker.tx()
+        for event in [*ADDED, entry("active", BORN + 1_000 * self.HOUR_MS)]:
+            worker.handler.on_record(tx, record(event))
+        worker.commit(tx)
+        assert self.asked(worker, BORN, 3)[:1] == [1_250]
+        worker.at(BORN + 3_000)
+        worker.recover()
+        assert self.asked(worker, BORN + 3_000, 3)[:1] == [1_250]
+
+    def test_a_row_read_back_is_as_old_as_it_says(self):
+        worker = Worker(WORKER__RETENTION_S="60")
+        worker.fold(*TAKEN, entry("completed", 3_000, job(finished_on=3_000)))
+        worker.at(62_000)
+        worker.recover()
+        worker.tick(62_900)
+        assert worker.row() is not None
+        worker.tick(63_250)
+        assert worker.row() is None
+
+    def test_a_changed_setting_holds_for_rows_that_are_there(self):
+        worker = Worker(WORKER__RETENTION_S="60")
+        worker.fold(*TAKEN, entry("completed", 3_000, job(finished_on=3_000)))
+        other = Worker(rows={KEY: worker.row()}, WORKER__RETENTION_S="10")
+        other.tick(13_250)
+        assert other.row() is None
+
+    @pytest.mark.errors_expected
+    def test_nothing_expires_without_a_heartbeat_or_while_the_clocks_disagree(self):
+        worker = Worker(WORKER__RETENTION_S="60")
+        worker.silent = True
+        worker.fold(*FAILED, entry("waiting", 2_000, job(), job_id="2"), entry("completed", 3_000, job_id="2"))
+        for now in (63_250, 200_000, 10 * DAY_MS):
+            worker.tick(now)
+            assert len(worker.rows) == 2
+        worker.clocks.take({"type": "heartbeat", "at": worker.now_ms - 300_001})
+        worker.tick(worker.now_ms)
+        assert len(worker.rows) == 2
+        worker.clocks.take({"type": "heartbeat", "at": worker.now_ms - 300_000})
+        worker.tick(worker.now_ms)
+        assert b"s/q/2" not in worker.rows
+
+
+class TestQuestions:
+    def test_entries_of_the_job_do_not_end_the_waits_between_questions(self):
+        worker = Worker()
+        worker.fold(*TAKEN)
+        asked = []
+        for now in range(3_250, 23_250, 250):
+            worker.fold(entry("progress", now, seq=5, fields={"data": "1"}))
+            asked += [now] if worker.tick(now) else []
+        assert asked == [3_250, 5_500, 9_750, 18_000]
+
+    def test_nor_do_changes_of_its_state(self):
+        worker, asked = Worker(), []
+        worker.fold(*ADDED)
+        for turn, now in enumerate(range(10_000, 70_000, 250)):
+            worker.fold(entry(("active", "waiting")[turn // 8 % 2], now, seq=turn + 1))
+            asked += [now] if "probes" in topics_of(worker.tick(now)) else []
+        assert len(asked) <= 5
+
+    def test_an_unknown_job_is_not_asked_about_at_each_of_its_entries(self):
+        worker, asked = Worker(), []
+        for now in range(10_000, 30_000, 250):
+            worker.at(now)
+            asked += [now] if worker.fold(entry("progress", now, fields={"data": "1"})) else []
+        assert asked == [10_000, 12_000, 16_000, 24_000]
+        assert worker.metric("worker_probes_total", reason="probe") == 4
+        worker.fold(look(None, 30_100, found=False, stream_id="30000-0"))
+        assert len(worker.fold(*[entry("progress", 30_200, seq=n, fields={"data": "1"}) for n in range(9)])) == 1
+
+    def test_a_look_that_changes_nothing_is_an_answer(self):
+        worker = Worker()
+        worker.fold(*TAKEN)
+        worker.tick(3_250)
+        worker.tick(5_500)
+        worker.fold(look("active", 1_500, job(), lock_ttl_ms=5, stream_id="1000-0"))
+        asked = [now for now in range(5_750, 20_000, 250) if worker.tick(now)]
+        assert asked[:2] == [9_750, 12_000]

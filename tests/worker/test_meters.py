@@ -4,7 +4,7 @@ import pytest
 
 from streams.core.lifecycle import STATES
 from streams.worker.index import PartitionIndex
-from streams.worker.meters import SAMPLES_PER_BATCH, BatchMeter
+from streams.worker.meters import SAMPLES_PER_BATCH, SECONDS_BETWEEN_LOOKS, SILENT_LOOKS, BatchMeter, Meters
 from tests.core.build import Life, entry, job, look, running
 from tests.worker.build import Worker, batch, record
 
@@ -133,6 +133,43 @@ def test_every_state_of_a_known_queue_has_a_series(worker):
     for state in STATES:
         assert f'bullmq_streams_jobs{{queue="q",source="s",state="{state}"}} {float(state == "active")}' in text
     assert 'bullmq_streams_alerts_firing{rule="stuck"} 0.0' in text
+
+
+def test_a_queue_that_is_gone_is_forgotten(worker):
+    index = PartitionIndex()
+    heard: dict[tuple[str, str], dict[str, int]] = {}
+    meters = Meters(worker.metrics, 1, heard)
+    meters.assigned(0, index)
+    index.put(b"1", running().live)
+    heard["s", "r"] = {"active": 0}
+    meter, life = BatchMeter(), Life()
+    for event in (entry("waiting", 2_000), entry("active", 3_000), entry("completed", 4_000)):
+        meter.folded(event, life.apply(event))
+    meters.committed(meter, batch())
+    gone = BatchMeter()
+    gone.folded(entry("waiting", 2_000, queue="gone"), Life().apply(entry("waiting", 2_000, queue="gone")))
+    meters.committed(gone, batch())
+
+    def looks(count):
+        for _ in range(count * SECONDS_BETWEEN_LOOKS):
+            meters.refresh()
+        return {queue for queue in ("q", "r", "gone") if f'queue="{queue}"' in worker.metrics.render().decode()}
+
+    assert looks(SILENT_LOOKS) == {"q", "r", "gone"}
+    assert looks(3) == {"q", "r"}
+    index.drop(b"1")
+    del heard["s", "r"]
+    assert looks(SILENT_LOOKS + 3) == set()
+    meters.committed(meter, batch())
+    assert looks(1) == {"q"}
+
+
+def test_questions_by_reason(worker):
+    meter = BatchMeter()
+    meter.probes += ["probe", "verify", "probe"]
+    worker.meters.committed(meter, batch())
+    assert worker.metric("worker_probes_total", reason="probe") == 2
+    assert worker.metric("worker_probes_total", reason="verify") == 1
 
 
 def test_the_last_recovery(worker):

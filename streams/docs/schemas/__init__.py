@@ -10,7 +10,7 @@ from typing import Final
 
 from streams import topology
 from streams.docs.schemas.events import Entry, Job, Observation, Parent
-from streams.docs.schemas.internal import Checkpoint, Gap, Heartbeat, Probe, Snapshot
+from streams.docs.schemas.internal import Checkpoint, Gap, Heartbeat, Probe, Refused, Snapshot, Table
 from streams.docs.schemas.jobs import Alert, Annotations, JobStatus, Labels, Past, Seed, Transition
 from streams.docs.schemas.words import Shape
 
@@ -24,7 +24,7 @@ VALUES: Final[dict[str, tuple[type[Shape], ...]]] = {
     topology.ALERTS: (Alert,),
     topology.PROBES: (Probe,),
     topology.CHECKPOINTS: (Checkpoint,),
-    topology.HEALTH: (Heartbeat, Gap, Snapshot),
+    topology.HEALTH: (Heartbeat, Gap, Snapshot, Table, Refused),
     topology.DEAD_LETTERS: (),
 }
 """What the values of each topic look like; dead letters are whatever came."""
@@ -38,7 +38,10 @@ CLOUD_EVENTS: Final[dict[str, str]] = {
 """`ce_type` of the topics whose records are CloudEvents."""
 
 IDS: Final[dict[str, str]] = {
-    topology.EVENTS: "`<source>/<queue>/<stream_id>`; a look: `<job key>/observed/<stream_id>/<observed_at>`",
+    topology.EVENTS: (
+        "`<source>/<queue>/<stream_id>`; a look: `<job key>/observed/<stream_id>/<observed_at>`; from epoch 1 on "
+        "`<stream_id>~<epoch>`"
+    ),
     topology.TRANSITIONS: "`<job key>@<life>/<seq>`",
     topology.ALERTS: "`<fingerprint>/<starts_at>/<status>`",
     topology.HEALTH: "`<source>/<queue>/<type>/…`",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from streams.docs.schemas.words import Ms, Place, Shape, StreamId
+
+Epoch = Annotated[int, Field(ge=0)]
 
 
 class Parent(Shape):
@@ -17,7 +21,11 @@ class Parent(Shape):
 
 
 class Job(Shape):
-    """A job's hash in Redis under our names. What the hash has not is absent or null."""
+    """A job's hash in Redis under our names. What the hash has not is absent.
+
+    A number that is none, or is too large for 64 bits, is null; of times and delays that are too large the nearest that
+    fits.
+    """
 
     name: str | None = None
     """The job's name."""
@@ -33,14 +41,14 @@ class Job(Shape):
     """0 = none."""
     progress: Any = None
     """Whatever the processor reported last."""
-    attempts_made: int
-    """`attemptsMade`, else `atm`, else 0."""
+    attempts_made: int | None
+    """`attemptsMade`, else `atm`, else 0; null where what stands there is no number."""
     attempts_started: int | None = None
     """`ats`; BullMQ 4 has none."""
     counts_starts: Literal[True] | None = None
     """BullMQ 4 wrote this hash: it counts an attempt when it starts."""
-    stalled_count: int
-    """`stc`, else `stalledCounter`, else 0."""
+    stalled_count: int | None
+    """`stc`, else `stalledCounter`, else 0; null where what stands there is no number."""
     processed_on: int | None = None
     """Last time that a worker took it, ms."""
     finished_on: int | None = None
@@ -66,6 +74,8 @@ class Job(Shape):
 class Entry(Shape):
     """One entry of a queue's event stream in Redis. `event` is BullMQ's word; custom events pass through."""
 
+    kind: Literal["entry"] | None = None
+    """Tells it from an observation: a custom event may bear any name. Absent in records of 0.1."""
     source: str
     """Name of the source in the settings."""
     queue: str
@@ -74,6 +84,8 @@ class Entry(Shape):
     """The job, empty for entries that concern none (`paused`, `drained`, …)."""
     event: str
     """`added`, `waiting`, `active`, `progress`, `completed`, …"""
+    epoch: Epoch = 0
+    """Which history of its stream it belongs to; 0 where absent."""
     stream_id: StreamId
     """The entry's id in Redis."""
     fields: dict[str, str]
@@ -83,18 +95,24 @@ class Entry(Shape):
     job: Job | None
     """The job's hash; null where it was gone, not read, or not needed."""
     enriched: bool
-    """Whether `job` is there."""
+    """Whether `job` is there, and whole."""
     job_as_of: StreamId | None = None
     """The stream's last id when the hash was read: the hash may be newer than the entry."""
     where: Literal["wait", "prioritized"] | None = None
     """On `waiting`: where the job was; null when it had already moved on."""
     stalled: Literal[True] | None = None
     """On `waiting`: a stalled check put the job back."""
+    exhausted: int | None = None
+    """On `failed`: attempts made, where the same script says that they are used up."""
+    cut: list[str] | None = None
+    """Paths of texts that were cut (they end in `… (N bytes)`), and of fields of the hash too large to be read."""
 
 
 class Observation(Shape):
     """What a look at a job in Redis has shown, placed behind every entry up to `stream_id` and before the rest."""
 
+    kind: Literal["look"] | None = None
+    """Tells it from an entry. Absent in records of 0.1."""
     source: str
     """Name of the source in the settings."""
     queue: str
@@ -105,6 +123,8 @@ class Observation(Shape):
     """Always `observed`."""
     reason: Literal["snapshot", "probe", "pause", "resume", "verify"]
     """Why somebody looked."""
+    epoch: Epoch = 0
+    """Which history of its stream it belongs to; 0 where absent."""
     stream_id: StreamId
     """The stream's last id at the look."""
     observed_at: Ms
@@ -112,7 +132,7 @@ class Observation(Shape):
     found: bool
     """Whether the job was there."""
     where: Place | None
-    """BullMQ's list or sorted set."""
+    """BullMQ's list or sorted set; null with `found` true: in none of them."""
     due_at: int | None
     """When a delayed job is due, ms."""
     lock_ttl_ms: int | None
@@ -122,4 +142,10 @@ class Observation(Shape):
     job: Job | None
     """The hash; null where the job is gone, and where only its place was asked for (`pause`, `resume`)."""
     enriched: bool
-    """Whether `job` is there."""
+    """Whether `job` is there, and whole."""
+    cut: list[str] | None = None
+    """As in an entry."""
+    replica: Literal[True] | None = None
+    """Read from a replica, which lags."""
+    request: str | None = None
+    """The comparison of the whole queue that made it."""

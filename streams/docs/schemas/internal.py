@@ -12,8 +12,8 @@ from streams.docs.schemas.words import Shape, StreamId
 class HealthRecord(Shape):
     """What all records on health have."""
 
-    source: str
-    """Name of the source in the settings."""
+    source: str | None
+    """Name of the source in the settings; null where it concerns all."""
     queue: str | None
     """The queue; null where it concerns the whole source."""
     at: int
@@ -25,6 +25,8 @@ class Heartbeat(HealthRecord):
 
     type: Literal["heartbeat"]
     """Always `heartbeat`."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Which history of its stream the queue is in, counted from 0."""
     position: StreamId
     """Last entry handed on."""
     lag_ms: Annotated[int, Field(ge=0)]
@@ -40,48 +42,99 @@ class Heartbeat(HealthRecord):
 
 
 class Gap(HealthRecord):
-    """Entries that were never read."""
+    """Entries that were never read, or a history of the stream that ended: then a comparison of the queue follows."""
 
     type: Literal["gap"]
     """Always `gap`."""
     from_id: StreamId
-    """Everything up to here is known."""
+    """Everything up to here is known, and still holds."""
     to_id: StreamId
-    """The loss lies before this id, or ends with it."""
+    """The loss lies before this id, or ends with it; where a history ended: the last entry that was told of it."""
     lost: int | None
-    """How many; null where Redis cannot tell."""
-    cause: Literal["trimmed", "reset", "rewound"]
-    """Trimmed unread; the stream was deleted and began anew; its ids went back."""
+    """How many were never read; null where Redis cannot tell."""
+    cause: Literal["trimmed", "reset", "rewound", "failover", "expired"]
+    """Trimmed unread; the stream was deleted and began anew; its ids went back; the server, or its data, is another;
+    the worker was away longer than `events` keeps."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """The history in which they were lost, or that ended."""
+    undone: int | None = None
+    """Entries that were told and no longer exist; null where that is not known."""
+    partition: int | None = None
+    """With `expired`: the partition of `events`."""
+    offsets: int | None = None
+    """With `expired`: at most so many records were never read."""
+
+
+class Refused(HealthRecord):
+    """A queue that cannot be read, told once, and once more when it can be again."""
+
+    type: Literal["refused"]
+    """Always `refused`."""
+    status: Literal["refused", "readmitted"]
+    """Whether it is out or back."""
+    reason: Literal["wrong_type", "no_permission", "bad_name", "unreadable"]
+    """A key is of another type; the user may not read it; the name is none; anything else."""
+    error: str | None
+    """In words."""
 
 
 class Snapshot(HealthRecord):
-    """How far the look at all jobs of a queue has come."""
+    """How far the comparison of a queue, a look at all its jobs, has come."""
 
     type: Literal["snapshot"]
     """Always `snapshot`."""
-    status: Literal["started", "progress", "finished"]
-    """Where it stands."""
-    reason: str
+    status: Literal["started", "progress", "finished", "compared"]
+    """Where it stands; `compared` is told by the worker of each partition."""
+    reason: Literal["first_sight", "gap", "failover", "drift", "request"] | None = None
     """Why it is made."""
-    jobs: int
-    """Jobs found so far."""
-    done: int
+    request: str | None = None
+    """The comparison's id, or that of the request it answers."""
+    jobs: int | None = None
+    """Jobs found so far; some twice, since they move meanwhile."""
+    done: int | None = None
     """Jobs looked at so far."""
+    epoch: Annotated[int, Field(ge=0)] | None = None
+    """With `started`: the stream's history,"""
+    stream_id: StreamId | None = None
+    """its last entry,"""
+    observed_at: int | None = None
+    """and Redis' clock (ms) then: what was last heard of before that, and is not met, is asked about."""
+    took_ms: int | None = None
+    """With `finished`: how long it took."""
+    partition: int | None = None
+    """With `compared`: the partition of `status`."""
+    corrected: int | None = None
+    """With `compared`: rows that were wrong."""
+    closed: int | None = None
+    """With `compared`: rows whose job is gone."""
+
+
+class Table(HealthRecord):
+    """What a partition of `status` holds, told by its worker where it changed, at most every 10 s."""
+
+    type: Literal["table"]
+    """Always `table`."""
+    partition: int
+    """The partition."""
+    counts: dict[str, dict[str, int]]
+    """Rows by `<source>/<queue>`, escaped as in keys, and by state; `unknown`: stuck ones that are in no list."""
 
 
 class Probe(Shape):
-    """Internal: the worker asks the bridge to look at a job. Dropped when older than 10 s; it asks again."""
+    """Internal: somebody asks the bridge to look at a job, or to compare a queue. A wish: it is asked again."""
 
     source: str
     """Name of the source in the settings."""
     queue: str
     """The queue."""
     job_id: str
-    """The job."""
-    reason: Literal["probe", "verify"]
-    """A running job's lock, or a row not heard of."""
+    """The job; empty: the whole queue."""
+    reason: Literal["probe", "verify", "request", "drift", "gap"]
+    """A running job's lock, a row not heard of; of a queue: somebody asks, the counts differ, records were missed."""
     asked_at: int
     """When, ms."""
+    request: str | None = None
+    """Of a queue: an id, which the comparison's records carry."""
 
 
 class Checkpoint(Shape):
@@ -105,3 +158,15 @@ class Checkpoint(Shape):
     """When, ms."""
     pausing: Literal["pause", "resume"] | None = None
     """A pause or resume whose jobs have not all been told yet: begun again after a stop."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Which history of the stream this is, counted from 0."""
+    replid: str = ""
+    """Redis' replication id."""
+    offset: int | None = None
+    """Its replication offset when the position had been read; null where it is not known."""
+    trail: str = ""
+    """The last entries up to the position, packed: what they were."""
+    comparisons: list[list[str]] = Field(default_factory=list)
+    """Reason and id of each comparison that is not finished: begun again after a stop."""
+    observed_at: int = 0
+    """Redis' clock (ms) at the newest look."""

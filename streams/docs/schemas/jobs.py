@@ -97,7 +97,9 @@ class JobStatus(Seed):
     estimated: list[str]
     """Fields counted or taken from stream times because the hash was gone; `cause` for a likely cause."""
     history: Annotated[list[Past], Field(max_length=16)]
-    """The last 16 transitions."""
+    """The last 16 transitions; their errors are cut to 2,000 bytes."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Which history of its stream the last record applied belongs to; absent = 0."""
     notes: Annotated[dict[str, Any], Field(alias="_")]
     """The worker's own notes, not part of the contract."""
 
@@ -128,7 +130,7 @@ class Transition(Shape):
     at: int
     """When, ms: the entry's time, for a look its own."""
     duration_ms: Annotated[int, Field(ge=0)] | None
-    """Time spent in `from`."""
+    """Time spent in `from`; null also where the two ends are of different histories of the stream."""
     cause: Cause
     """Why; see lifecycle.md."""
     error: str | None
@@ -143,6 +145,8 @@ class Transition(Shape):
     """Learned by a look, not from an entry."""
     position: StreamId
     """Stream id of the record that told it."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Which history of its stream that record belongs to; absent = 0."""
 
 
 class Labels(Shape):
@@ -182,7 +186,9 @@ class Alert(Shape):
     """Begin, ms."""
     ends_at: int | None
     """End, ms."""
-    cause: Literal["attempts_exhausted", "unrecoverable", "stalled_too_often", "child_failed", "lock_lost"]
+    cause: Literal[
+        "attempts_exhausted", "unrecoverable", "stalled_too_often", "child_failed", "lock_lost", "in_no_list"
+    ]
     """Why it fired."""
     reason: str
     """The same in words."""

@@ -10,9 +10,11 @@ Ms = Annotated[int, Field(ge=0)]
 StreamId = Annotated[str, Field(pattern=r"^\d{1,20}-\d{1,20}$", examples=["1795478836845-0"])]
 State = Literal["waiting", "active", "completed", "failed", "delayed", "paused", "stuck"]
 StateOrRemoved = Literal["waiting", "active", "completed", "failed", "delayed", "paused", "stuck", "removed"]
-SourceState = Literal["waiting", "prioritized", "waiting-children", "delayed", "active", "completed", "failed"]
+SourceState = Literal[
+    "waiting", "prioritized", "waiting-children", "delayed", "active", "completed", "failed", "unknown"
+]
 SourceStateOrRemoved = Literal[
-    "waiting", "prioritized", "waiting-children", "delayed", "active", "completed", "failed", "removed"
+    "waiting", "prioritized", "waiting-children", "delayed", "active", "completed", "failed", "unknown", "removed"
 ]
 Place = Literal["wait", "paused", "active", "delayed", "prioritized", "waiting-children", "completed", "failed"]
 Cause = Literal[
@@ -21,7 +23,7 @@ Cause = Literal[
     "vanished", "replaced", "observed",
 ]  # fmt: skip
 Rule = Literal["failed", "stuck"]
-DeadLetterReason = Literal["not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large"]
+DeadLetterReason = Literal["not_json", "not_object", "missing_field", "wrong_type", "bad_key", "too_large", "internal"]
 
 
 class Shape(BaseModel):

@@ -1,0 +1,146 @@
+"""Queues that cannot be read: why, since when, and what is told of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from streams.bridge import encode
+from streams.bridge.bullmq import raw
+from streams.bridge.link import is_refusal
+from streams.clock import wall_ms
+from streams.core.job import escape
+
+if TYPE_CHECKING:
+    from streams.bridge.metrics import Metrics
+    from streams.bridge.publish import Chunk
+
+log = logging.getLogger(__name__)
+
+Reason = Literal["wrong_type", "no_permission", "bad_name", "unreadable"]
+REASONS: Final[tuple[Reason, ...]] = ("wrong_type", "no_permission", "bad_name", "unreadable")
+LONGEST_NAME_BYTES: Final = 1000
+"""Kafka's keys, label values and log lines all carry a queue's name."""
+_TOLD_CHARACTERS: Final = 200
+_LINES_AT_ONCE: Final = 20
+_LONGEST_PAUSE: Final = 32
+
+
+def printable(text: str) -> str:
+    r"""A name or an error for a terminal or a line of a log: control characters, and bytes that are no text, as `\x0a`.
+
+    Shortened where it is long.
+    """
+    shown = raw(text).decode("utf-8", "backslashreplace")
+    shown = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: f"\\x{ord(found[0]):02x}", shown)
+    return shown if len(shown) <= _TOLD_CHARACTERS else f"{shown[:_TOLD_CHARACTERS]}…"
+
+
+def bad_name(queue: str) -> str | None:
+    """What is wrong with a queue's name, None where nothing is."""
+    try:
+        size = len(queue.encode())
+    except UnicodeEncodeError:
+        return "the name is not UTF-8"
+    return f"the name has {size} bytes" if size > LONGEST_NAME_BYTES else None
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Which of REASONS an exception is."""
+    if is_refusal(error):
+        text = str(error)
+        if "WRONGTYPE" in text or "wrong kind of value" in text:
+            return "wrong_type"
+        if "NOPERM" in text or "permission" in text:
+            return "no_permission"
+    return "unreadable"
+
+
+def said_by(error: BaseException) -> str:
+    """Redis' own words; of any other exception type and place, since its text may hold data."""
+    return printable(str(error)) if is_refusal(error) else encode.where(error)
+
+
+@dataclass(slots=True)
+class Refusal:
+    """Why a queue is not read. It is looked at again after `pause` discoveries."""
+
+    reason: Reason
+    error: str
+    pause: int = 0
+    tries: int = 0
+
+
+class Refusals:
+    """Those of one source."""
+
+    def __init__(self, source: str, metrics: Metrics) -> None:
+        """`metrics` counts them."""
+        self._source = source
+        self._metrics = metrics
+        self._queues: dict[str, Refusal] = {}
+        self._untold: list[dict[str, Any]] = []
+        self._lines = 0
+        self._counts: Counter[str] = Counter()
+
+    def __contains__(self, queue: str) -> bool:
+        return queue in self._queues
+
+    def __iter__(self) -> Any:
+        return iter(list(self._queues))
+
+    def add(self, queue: str, reason: Reason, error: str) -> None:
+        """A queue is passed over; told where that is news."""
+        known = self._queues.get(queue)
+        tries = known.tries + 1 if known is not None and reason == "unreadable" else 0
+        # A right or a key is mended by somebody; what failed inside would fail the same way again, so it waits longer.
+        self._queues[queue] = Refusal(reason, error, pause=min(2**tries - 1, _LONGEST_PAUSE), tries=tries)
+        if known is None or known.reason != reason:
+            if known is not None:
+                self._count(known.reason, -1)
+            self._count(reason, 1)
+            self._tell(queue, "refused", reason, error)
+
+    def remove(self, queue: str) -> None:
+        """It is read, or gone."""
+        known = self._queues.pop(queue, None)
+        if known is not None:
+            self._count(known.reason, -1)
+            self._tell(queue, "readmitted", known.reason, known.error)
+
+    def due(self, queue: str) -> bool:
+        """Whether it is to be looked at again in this discovery; to be asked once in each."""
+        refusal = self._queues[queue]
+        refusal.pause -= 1
+        return refusal.pause < 0
+
+    def begin(self) -> None:
+        """A discovery begins: so many lines more may be logged."""
+        if self._lines > _LINES_AT_ONCE:
+            log.warning("and %d queues more of source %s like that", self._lines - _LINES_AT_ONCE, self._source)
+        self._lines = 0
+
+    def _tell(self, queue: str, status: str, reason: Reason, error: str) -> None:
+        name = printable(queue)
+        self._untold.append(
+            {"source": self._source, "queue": name, "at": wall_ms(), "status": status, "reason": reason, "error": error}
+        )
+        self._lines += 1
+        if self._lines <= _LINES_AT_ONCE:
+            level = logging.WARNING if status == "refused" else logging.INFO
+            log.log(level, "queue %s of source %s %s: %s, %s", name, self._source, status, reason, error)
+
+    def _count(self, reason: Reason, more: int) -> None:
+        self._counts[reason] += more
+        self._metrics.set("bridge_queues_refused", self._counts[reason], {"source": self._source, "reason": reason})
+
+    def tell(self, chunk: Chunk) -> None:
+        """What is news, as records on health."""
+        for value in self._untold:
+            name = f"{escape(self._source)}/{escape(value['queue'])}"
+            ce_id = f"{name}/refused/{value['status']}/{value['at']}"
+            chunk.records.append(encode.health(name, "refused", value, value["at"], ce_id))
+        self._untold.clear()

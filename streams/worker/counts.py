@@ -1,0 +1,168 @@
+"""What each partition's owner tells of its rows, and whether all of them together agree with Redis.
+
+The bridge counts jobs by place and has no table; each worker has a part of the table. So every owner tells its counts
+on `health` where they changed, and the owner of partition 0 adds them up, compares them with the heartbeats, and asks
+for a comparison where they stay apart: that is how jobs that were removed without a word are noticed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from streams.core import lifecycle as lc
+from streams.core.job import escape, unescape
+from streams.worker.drift import by_state
+from streams.worker.index import Group
+
+INTERVAL_MS: Final = 10_000
+QUEUES_PER_RECORD: Final = 2_000
+"""A record of so many queues is well below the least limit of a topic."""
+SMALL_LAG_MS: Final = 2_000
+FIRST_PATIENCE_MS: Final = 60_000
+MAX_PATIENCE_MS: Final = 3_600_000
+"""After a comparison that did not help (BullMQ 4 keeps markers in its lists) the next one waits twice as long."""
+REPEAT_MS: Final = 5_000
+"""A question that no `started` has echoed is asked again."""
+
+Queue = tuple[str, str]
+States = dict[str, int]
+
+
+def name_of(queue: Queue) -> str:
+    """`<source>/<queue>`, escaped as in keys."""
+    return f"{escape(queue[0])}/{escape(queue[1])}"
+
+
+class Told:
+    """What one partition has told of its counts. A tick that is folded again tells the same once more."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, States] = {}
+        self._next_ms = 0
+
+    def due(self, counts: Mapping[Group, int], lost: Mapping[Queue, int], now_ms: int) -> Iterator[dict[str, States]]:
+        """The values of `counts` to tell now, if it is time; rows by group, and those of them that BullMQ has lost."""
+        if now_ms < self._next_ms:
+            return
+        now = self._now(counts, lost)
+        changed = [name for name in now.keys() | self._told.keys() if now.get(name) != self._told.get(name)]
+        self._next_ms = now_ms + INTERVAL_MS
+        self._told = now
+        for at in range(0, len(changed), QUEUES_PER_RECORD):
+            yield {name: now.get(name, {}) for name in changed[at : at + QUEUES_PER_RECORD]}
+
+    @staticmethod
+    def _now(counts: Mapping[Group, int], lost: Mapping[Queue, int]) -> dict[str, States]:
+        found: dict[str, States] = {}
+        for (source, queue, state), count in counts.items():
+            if count:
+                found.setdefault(name_of((source, queue)), {})[state] = count
+        for name, count in lost.items():
+            found.setdefault(name_of(name), {})[lc.UNKNOWN] = count
+        return found
+
+
+@dataclass(slots=True)
+class _Heard:
+    """The last heartbeat of a queue, and how the counts differed at it."""
+
+    at: int
+    entries_read: int
+    apart: States = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A comparison that was asked for. `patience_ms` = how long to wait before the next."""
+
+    request: str
+    at: int
+    asked_at: int
+    started: bool = False
+    patience_ms: int = FIRST_PATIENCE_MS
+
+
+class Balance:
+    """All partitions' counts against the heartbeats. Fed with the records of `health` in their order."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[int, dict[str, States]] = {}
+        self._heard: dict[Queue, _Heard] = {}
+        self._asked: dict[Queue, _Asked] = {}
+        self._wanted: dict[Queue, None] = {}
+
+    def take(self, record: Mapping[str, Any]) -> None:
+        """One record; what is neither `table`, heartbeat nor snapshot is passed over. Raises what a record that is
+        none of ours leads to: KeyError, TypeError, ValueError, AttributeError.
+        """
+        kind = record["type"]
+        if kind == "table":
+            self._partitions.setdefault(int(record["partition"]), {}).update(record["counts"])
+        elif kind == "heartbeat":
+            self._heartbeat((record["source"], record["queue"]), record)
+        elif kind == "snapshot" and record["status"] == "started":
+            asked = self._asked.get((record["source"], record["queue"]))
+            if asked is not None and asked.request == record["request"]:
+                asked.started = True
+
+    def rows(self, queue: Queue) -> States:
+        """Rows of a queue by state, all partitions together."""
+        total: Counter[str] = Counter()
+        for counts in self._partitions.values():
+            total.update(counts.get(name_of(queue), {}))
+        return dict(total)
+
+    def apart(self, queue: Queue, heartbeat: Mapping[str, Any]) -> States:
+        """By state: rows less jobs, where they differ. A stuck job is in BullMQ's active list, or in none."""
+        rows, found = self.rows(queue), {}
+        for state, count in by_state(heartbeat).items():
+            ours = rows.get(state, 0)
+            if state == lc.ACTIVE:
+                ours += rows.get(lc.STUCK, 0) - rows.get(lc.UNKNOWN, 0)
+            if ours != count:
+                found[state] = ours - count
+        return found
+
+    def _heartbeat(self, queue: Queue, record: Mapping[str, Any]) -> None:
+        """Apart in two heartbeats by more than what has happened in between: no flow explains that."""
+        apart, before = self.apart(queue, record), self._heard.get(queue)
+        self._heard[queue] = _Heard(int(record["at"]), int(record["entries_read"]), apart)
+        if not apart:
+            self._asked.pop(queue, None)
+        if before is None or int(record["lag_ms"]) > SMALL_LAG_MS:
+            return
+        flow = max(int(record["entries_read"]) - before.entries_read, 0)
+        if any(_stays(apart.get(state, 0), before.apart.get(state, 0), flow) for state in apart):
+            self._wanted[queue] = None
+        else:
+            self._wanted.pop(queue, None)
+
+    def due(self, now_ms: int, make_request: str) -> tuple[Queue, str] | None:
+        """The next queue to ask a comparison for, and its request's id; `make_request` = an id for a new one."""
+        for queue, asked in self._asked.items():
+            if not asked.started and now_ms - asked.asked_at >= REPEAT_MS:
+                asked.asked_at = now_ms
+                return queue, asked.request
+        for queue in self._wanted:
+            before = self._asked.get(queue)
+            patience_ms = 0 if before is None else before.patience_ms
+            if before is not None and now_ms - before.at < patience_ms:
+                continue
+            longer_ms = min(max(patience_ms * 2, FIRST_PATIENCE_MS), MAX_PATIENCE_MS)
+            self._asked[queue] = _Asked(make_request, now_ms, now_ms, patience_ms=longer_ms)
+            del self._wanted[queue]
+            return queue, make_request
+        return None
+
+
+def _stays(now: int, before: int, flow: int) -> bool:
+    return now * before > 0 and min(abs(now), abs(before)) > flow
+
+
+def queue_of(name: str) -> Queue:
+    """The inverse of `name_of`."""
+    source, _, queue = name.partition("/")
+    return unescape(source), unescape(queue)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.worker.counts import (
+    FIRST_PATIENCE_MS,
+    INTERVAL_MS,
+    QUEUES_PER_RECORD,
+    REPEAT_MS,
+    Balance,
+    Told,
+    name_of,
+    queue_of,
+)
+from streams.worker.index import Group
+
+QUEUE = ("s", "q")
+
+
+@given(st.tuples(st.from_regex(r"[a-z0-9_]+", fullmatch=True), st.text(min_size=1)))
+def test_names_are_read_back(queue):
+    assert queue_of(name_of(queue)) == queue
+
+
+def groups(**queues):
+    return {Group("s", queue, state): count for queue, states in queues.items() for state, count in states.items()}
+
+
+class TestTold:
+    def test_what_has_changed_is_told_at_most_every_ten_seconds(self):
+        told = Told()
+        counts = groups(q={"waiting": 2}, r={"active": 1, "failed": 0})
+        assert list(told.due(counts, {}, 1_000)) == [{"s/q": {"waiting": 2}, "s/r": {"active": 1}}]
+        counts.update(groups(q={"waiting": 3}))
+        assert list(told.due(counts, {}, 1_000 + INTERVAL_MS - 1)) == []
+        assert list(told.due(counts, {}, 1_000 + INTERVAL_MS)) == [{"s/q": {"waiting": 3}}]
+        assert list(told.due(counts, {}, 1_000 + 2 * INTERVAL_MS)) == []
+
+    def test_a_queue_without_rows_is_told_once_more(self):
+        told = Told()
+        list(told.due(groups(q={"waiting": 2}), {}, 0))
+        assert list(told.due(groups(q={"waiting": 0}), {}, INTERVAL_MS)) == [{"s/q": {}}]
+        assert list(told.due({}, {}, 2 * INTERVAL_MS)) == []
+
+    def test_what_bullmq_has_lost_is_told_beside_what_is_stuck(self):
+        (counts,) = Told().due(groups(q={"stuck": 2}), {QUEUE: 1}, 0)
+        assert counts == {"s/q": {"stuck": 2, "unknown": 1}}
+
+    def test_many_queues_take_several_records(self):
+        counts = groups(**{f"q{n}": {"waiting": 1} for n in range(QUEUES_PER_RECORD + 1)})
+        records = list(Told().due(counts, {}, 0))
+        assert [len(record) for record in records] == [QUEUES_PER_RECORD, 1]
+
+
+def heartbeat(entries_read=100, at=0, lag_ms=0, queue="q", **counts):
+    return {
+        "type": "heartbeat", "source": "s", "queue": queue, "at": at, "lag_ms": lag_ms, "entries_read": entries_read,
+        "counts": counts,
+    }  # fmt: skip
+
+
+def table(partition=0, **counts):
+    return {"type": "table", "partition": partition, "counts": {"s/q": counts}}
+
+
+def asked(balance, now_ms=0, request="r"):
+    return balance.due(now_ms, request)
+
+
+class TestBalance:
+    def test_partitions_are_added_up(self):
+        balance = Balance()
+        balance.take(table(0, waiting=2, active=1))
+        balance.take(table(1, waiting=3))
+        balance.take(table(0, waiting=1))
+        assert balance.rows(QUEUE) == {"waiting": 4}
+        assert balance.apart(QUEUE, heartbeat(wait=5, active=1)) == {"waiting": -1, "active": -1}
+
+    def test_a_stuck_job_is_in_bullmqs_active_list(self):
+        balance = Balance()
+        balance.take(table(stuck=1, active=2))
+        assert balance.apart(QUEUE, heartbeat(active=3)) == {}
+
+    def test_a_job_that_bullmq_has_lost_is_in_none_of_its_counts(self):
+        balance = Balance()
+        balance.take(table(stuck=2, unknown=1, active=2))
+        assert balance.apart(QUEUE, heartbeat(active=3)) == {}
+
+    def test_counts_that_stay_apart_in_two_heartbeats_are_asked_about_once(self):
+        balance = Balance()
+        balance.take(table(waiting=3))
+        balance.take(heartbeat(wait=0))
+        assert asked(balance) is None
+        balance.take(heartbeat(wait=0))
+        assert asked(balance) == (QUEUE, "r")
+        balance.take({"type": "snapshot", "status": "started", "source": "s", "queue": "q", "request": "r"})
+        assert asked(balance, 10 * REPEAT_MS) is None
+
+    def test_a_question_is_repeated_until_it_is_echoed(self):
+        balance = Balance()
+        balance.take(table(waiting=3))
+        balance.take(heartbeat())
+        balance.take(heartbeat())
+        assert asked(balance) == (QUEUE, "r")
+        assert asked(balance, REPEAT_MS - 1, "other") is None
+        assert asked(balance, REPEAT_MS, "other") == (QUEUE, "r")
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            (heartbeat(wait=3), heartbeat(wait=0)),
+            (heartbeat(wait=0), heartbeat(wait=6)),
+            (heartbeat(wait=0), heartbeat(wait=0, entries_read=103)),
+            (heartbeat(wait=0), heartbeat(wait=0, lag_ms=5_000)),
+        ],
+    )
+    def test_what_the_flow_of_jobs_explains_is_not_asked_about(self, first, second):
+        balance = Balance()
+        balance.take(table(waiting=3))
+        balance.take(first)
+        balance.take(second)
+        assert asked(balance) is None
+
+    def test_a_busy_queue_is_asked_about_where_it_is_apart_by_more_than_its_flow(self):
+        balance = Balance()
+        balance.take(table(waiting=3_000))
+        balance.take(heartbeat(entries_read=0))
+        balance.take(heartbeat(entries_read=800))
+        assert asked(balance) == (QUEUE, "r")
+
+    def test_a_comparison_that_did_not_help_is_repeated_later_and_later(self):
+        balance, now, found = Balance(), 0, []
+        balance.take(table(waiting=3))
+        balance.take(heartbeat())
+        while now < 10 * FIRST_PATIENCE_MS:
+            balance.take(heartbeat(at=now))
+            question = asked(balance, now, f"r{now}")
+            if question is not None:
+                found.append(now)
+                started = {"type": "snapshot", "status": "started", "source": "s", "queue": "q", "request": question[1]}
+                balance.take(started)
+            now += 10_000
+        assert found == [0, FIRST_PATIENCE_MS, 3 * FIRST_PATIENCE_MS, 7 * FIRST_PATIENCE_MS]
+
+    def test_one_that_helped_begins_anew(self):
+        balance = Balance()
+        balance.take(table(waiting=3))
+        for _ in range(2):
+            balance.take(heartbeat())
+        assert asked(balance) is not None
+        balance.take(table(waiting=0))
+        balance.take(heartbeat())
+        balance.take(table(waiting=1))
+        balance.take(heartbeat())
+        balance.take(heartbeat())
+        assert asked(balance, 1, "again") == (QUEUE, "again")
+
+    @pytest.mark.parametrize("record", [{}, [], {"type": "table"}, {"type": "heartbeat", "source": "s"}])
+    def test_what_is_none_of_ours_raises_what_its_reader_expects(self, record):
+        with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+            Balance().take(record)
