@@ -104,7 +104,7 @@ class Topics:
         if topic == DEAD_LETTERS:
             self._dead_letter(record, headers, place)
             return
-        key = record.key.decode()
+        key = (record.key or b"").decode()
         value = json.loads(record.value) if record.value else None
         if topic == STATUS:
             self.rows[key] = value
