@@ -108,11 +108,17 @@ def forgotten(found: Mapping[str, Json | None], dump: Dump, logs: Iterable[Json]
         log_ = last.get((queue, job_id))
         if log_ is not None and log_["timestamp"] == row["timestamp"]:
             wrong += [
-                f"{key}: {name} is {row[name]!r:.90}, the application saw {log_[name]!r:.90}"
+                f"{key}: {name} is {row[name]!r:.90}, the application saw {log_[name]!r:.90}{_way(row)}"
                 for name in KNOWN_BY_THE_APPLICATION
                 if name not in row["estimated"] and row[name] != log_[name]
             ]
     return wrong
+
+
+def _way(row: Json) -> str:
+    """How the row came to what it says."""
+    causes = [past["cause"] for past in row.get("history", ())]
+    return f" (enriched {row.get('enriched')}, estimated {row['estimated']}, at {row['position']}, {causes})"
 
 
 def chains(transitions: Iterable[Json], found: Mapping[str, Json | None]) -> list[str]:

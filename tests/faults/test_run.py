@@ -146,8 +146,12 @@ class TestWhatTheStageSays:
         assert "type 'weather' is not published" in line
 
     def test_a_drift_and_none_at_all(self):
-        told = stage()
-        assert inspect.drift(told) == ["no worker has any jobs_drift"]
+        told = stage(health=[])
+        assert inspect.drift(told) == ["no drift can be told: 0 tables and 0 heartbeats on health"]
+        told.topics.health = [
+            {"type": "table", "partition": 0, "counts": {"s/q": {}}},
+            {"type": "heartbeat", "source": "s", "queue": "q", "at": 1, "paused": False, "counts": {}},
+        ]
         sample = 'bullmq_streams_jobs_drift{queue="q",source="s",state="active"}'
         told.processes.metrics = lambda _: f"# HELP\n{sample} 0.0\n"
         assert inspect.drift(told) == []

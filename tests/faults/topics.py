@@ -59,7 +59,7 @@ class Topics:
     samples: list[tuple[str, Json]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """Records that are no JSON objects, or have a `ce_id` that another record had."""
-    _ids: dict[bytes, tuple[bytes, str]] = field(default_factory=dict)
+    _ids: dict[bytes, tuple[bytes, str, str]] = field(default_factory=dict)
     _consumer: AIOKafkaConsumer | None = None
     _count: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
@@ -118,10 +118,12 @@ class Topics:
 
     def _identified(self, topic: str, ce_id: bytes, value: bytes, place: str) -> None:
         key, content = f"{topic} ".encode() + ce_id, hashlib.sha1(value, usedforsecurity=False).digest()
-        before = self._ids.setdefault(key, (content, place))
-        if before != (content, place):
-            same = "the same" if before[0] == content else "another content"
-            self.broken.append(f"{place}: ce_id {ce_id.decode()} is there twice, first at {before[1]}: {same}")
+        reason = str(json.loads(value).get("reason")) if b"/observed/" in ce_id else ""
+        first = self._ids.setdefault(key, (content, place, reason))
+        if first[1] != place:
+            same = "the same" if first[0] == content else "another content"
+            reasons = f" (looks: {first[2]}, then {reason})" if reason else ""
+            self.broken.append(f"{place}: ce_id {ce_id.decode()} is there twice, first at {first[1]}: {same}{reasons}")
 
     def _keep(self, topic: str, value: Json, place: str) -> None:
         if topic == EVENTS:
