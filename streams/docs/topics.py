@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any, Final, get_args
 
@@ -80,7 +81,8 @@ def _sentence(text: str) -> str:
 
 
 def _shape(shape: type[Shape]) -> list[str]:
-    lines = [f"### {shape.__name__}", "", (shape.__doc__ or "").strip(), "", "| field | type | |", "|---|---|---|"]
+    about = inspect.cleandoc(shape.__doc__ or "")
+    lines = [f"### {shape.__name__}", "", about, "", "| field | type | |", "|---|---|---|"]
     definition = shape.model_json_schema(by_alias=True)
     required = definition.get("required", [])
     for name, field in definition["properties"].items():

@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from streams.core import lifecycle as lc
 from streams.core.job import escape, unescape
-from streams.worker.drift import COMPARED, by_state
+from streams.worker.drift import by_state
 from streams.worker.index import Group
 
 INTERVAL_MS: Final = 10_000
 QUEUES_PER_RECORD: Final = 2_000
 """A record of so many queues is well below the least limit of a topic."""
+SILENT_MS: Final = 60_000
+"""A queue whose last heartbeat is so much older than the newest of any is gone: nothing is counted there any more."""
 SMALL_LAG_MS: Final = 2_000
 FIRST_PATIENCE_MS: Final = 60_000
 MAX_PATIENCE_MS: Final = 3_600_000
@@ -71,6 +73,7 @@ class _Heard:
 
     at: int
     entries_read: int
+    jobs: States
     apart: States = field(default_factory=dict)
 
 
@@ -111,34 +114,37 @@ class Balance:
     def rows(self, queue: Queue) -> States:
         """Rows of a queue by state, all partitions together."""
         total: Counter[str] = Counter()
-        for counts in self._partitions.values():
+        for counts in self._partitions.copy().values():
             total.update(counts.get(name_of(queue), {}))
         return dict(total)
 
-    def apart(self, queue: Queue, heartbeat: Mapping[str, Any]) -> States:
-        """By state: rows less jobs, where they differ. A stuck job is in BullMQ's active list, or in none."""
+    def apart(self, queue: Queue, jobs: States) -> States:
+        """By state: rows less BullMQ's jobs. A stuck job is in BullMQ's active list, or in none."""
         rows, found = self.rows(queue), {}
-        for state, count in by_state(heartbeat).items():
+        for state, count in jobs.items():
             ours = rows.get(state, 0)
             if state == lc.ACTIVE:
                 ours += rows.get(lc.STUCK, 0) - rows.get(lc.UNKNOWN, 0)
-            if ours != count:
-                found[state] = ours - count
+            found[state] = ours - count
         return found
 
     def drift(self) -> dict[tuple[str, ...], float]:
-        """By queue and state: rows less jobs at the newest heartbeat."""
+        """By queue and state: rows less jobs, as far as both were told of. For any thread."""
+        heard = self._heard.copy()
+        alive_ms = max((each.at for each in heard.values()), default=0) - SILENT_MS
         return {
-            (*queue, state): float(heard.apart.get(state, 0))
-            for queue, heard in self._heard.copy().items()
-            for state in COMPARED
+            (*queue, state): float(count)
+            for queue, each in heard.items()
+            if each.at >= alive_ms
+            for state, count in self.apart(queue, each.jobs).items()
         }
 
     def _heartbeat(self, queue: Queue, record: Mapping[str, Any]) -> None:
         """Apart in two heartbeats by more than what has happened in between: no flow explains that."""
-        apart, before = self.apart(queue, record), self._heard.get(queue)
-        self._heard[queue] = _Heard(int(record["at"]), int(record["entries_read"]), apart)
-        if not apart:
+        jobs, before = by_state(record), self._heard.get(queue)
+        apart = self.apart(queue, jobs)
+        self._heard[queue] = _Heard(int(record["at"]), int(record["entries_read"]), jobs, apart)
+        if not any(apart.values()):
             self._asked.pop(queue, None)
         if before is None or int(record["lag_ms"]) > SMALL_LAG_MS:
             return

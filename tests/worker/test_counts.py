@@ -14,6 +14,7 @@ from streams.worker.counts import (
     name_of,
     queue_of,
 )
+from streams.worker.drift import by_state
 from streams.worker.index import Group
 
 QUEUE = ("s", "q")
@@ -65,6 +66,11 @@ def table(partition=0, **counts):
     return {"type": "table", "partition": partition, "counts": {"s/q": counts}}
 
 
+def apart(balance, beat):
+    """Where they differ."""
+    return {state: count for state, count in balance.apart(QUEUE, by_state(beat)).items() if count}
+
+
 def asked(balance, now_ms=0, request="r"):
     return balance.due(now_ms, request)
 
@@ -76,17 +82,17 @@ class TestBalance:
         balance.take(table(1, waiting=3))
         balance.take(table(0, waiting=1))
         assert balance.rows(QUEUE) == {"waiting": 4}
-        assert balance.apart(QUEUE, heartbeat(wait=5, active=1)) == {"waiting": -1, "active": -1}
+        assert apart(balance, heartbeat(wait=5, active=1)) == {"waiting": -1, "active": -1}
 
     def test_a_stuck_job_is_in_bullmqs_active_list(self):
         balance = Balance()
         balance.take(table(stuck=1, active=2))
-        assert balance.apart(QUEUE, heartbeat(active=3)) == {}
+        assert apart(balance, heartbeat(active=3)) == {}
 
     def test_a_job_that_bullmq_has_lost_is_in_none_of_its_counts(self):
         balance = Balance()
         balance.take(table(stuck=2, unknown=1, active=2))
-        assert balance.apart(QUEUE, heartbeat(active=3)) == {}
+        assert apart(balance, heartbeat(active=3)) == {}
 
     def test_how_far_they_are_apart_is_told_of_every_state(self):
         balance = Balance()
@@ -96,6 +102,20 @@ class TestBalance:
         assert {state: count for (*_, state), count in found.items()} == {
             "waiting": 2, "active": 0, "delayed": 0, "paused": 0,
         }  # fmt: skip
+
+    def test_what_a_partition_tells_after_the_heartbeat_counts(self):
+        balance = Balance()
+        balance.take(table(waiting=3))
+        balance.take(heartbeat(wait=1))
+        balance.take(table(waiting=1))
+        assert not any(balance.drift().values())
+
+    def test_a_queue_that_has_gone_silent_is_apart_from_nothing(self):
+        balance = Balance()
+        balance.take(table(waiting=3))
+        balance.take(heartbeat(at=0))
+        balance.take(heartbeat(at=60_001, queue="r"))
+        assert {queue for _, queue, _ in balance.drift()} == {"r"}
 
     def test_counts_that_stay_apart_in_two_heartbeats_are_asked_about_once(self):
         balance = Balance()
