@@ -71,11 +71,15 @@ class Encoder:
         """Reasons of this turn's dead letters."""
 
     def begin(self) -> None:
-        """Start of a turn: hashes of the last one are forgotten."""
+        """Start of a turn."""
         self._jobs.clear()
         self.set_aside.clear()
         self._latest_ms = self._wall_ms() + _AHEAD_MS
         self._surely_fits = self._limits.of(topology.EVENTS) - _MOST_AROUND
+
+    def end(self) -> None:
+        """End of a turn: its hashes are forgotten, which thousands of quiet queues would hold on to else."""
+        self._jobs.clear()
 
     def entry(self, entry: Entry) -> list[Record]:
         """The entry's record on events, and what had to be set aside of it."""

@@ -337,6 +337,7 @@ class Pump:
                 records.append(encoder.failed(item, error))
                 log.warning("a record of %s could not be made: %s", stream.name, encode.where(error))
         records.extend(encoder.malformed(raw) for raw in taken.malformed)
+        encoder.end()
         chunk.append(records)
         size_bytes = chunk.size_bytes
         self._buffer.add("records", size_bytes)

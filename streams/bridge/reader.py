@@ -37,7 +37,10 @@ _SLICE: Final = 500
 _ROUND_S: Final = 0.2
 """In which all quiet streams are asked once, or longer where there are more than _STREAMS_PER_S x _ROUND_S."""
 _STREAMS_PER_S: Final = 12_500
-"""Asked for nothing: one or two percent of Redis' time, and of the bridge's."""
+_STREAMS_PER_S_AT_REST: Final = 5_000
+"""Asked for nothing: two percent of Redis' time, and of the bridge's."""
+_REST_S: Final = 5.0
+"""Without an entry in any stream."""
 _READ_BYTES: Final = 4_000_000
 """Most that one reply is expected to hold."""
 _FIRST_ENTRY_BYTES: Final = 1_000
@@ -135,7 +138,8 @@ class Reader:
         """The next slice of all streams; in rounds of _ROUND_S or more where nothing is behind."""
         slices = -(-len(followed) // _SLICE)
         if wait:
-            round_s = max(_ROUND_S, len(followed) / _STREAMS_PER_S)
+            at_rest = self._asked_s - max(each.got_s for each in followed) > _REST_S
+            round_s = max(_ROUND_S, len(followed) / (_STREAMS_PER_S_AT_REST if at_rest else _STREAMS_PER_S))
             await asyncio.sleep(max(0.0, self._asked_s + round_s / slices - time.monotonic()))
         self._asked_s = time.monotonic()
         part = [each for each in followed if each.got_s > self._asked_s - _ACTIVE_S][:_SLICE]

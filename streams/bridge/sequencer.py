@@ -107,7 +107,8 @@ def _stalls(stream: Stream, entry: Entry) -> bool:
 def add_looks(stream: Stream, looks: Sequence[Look]) -> None:
     """Looks just made, while nothing was handed on; of a stream in doubt they may be older, and are made again.
 
-    Where the server's clock went back, they count as made just after the last ones: else they would say nothing.
+    Where the server's clock went back, or stands at the ms of the last ones, they count as made just after these: else
+    they would say nothing, or two looks at one job would be one by their time and differ in what they say.
     Raises ValueError where an entry above one was handed on.
     """
     behind = stream.observed_at + 1 - min((look.observed_at for look in looks), default=stream.observed_at + 1)
@@ -117,7 +118,7 @@ def add_looks(stream: Stream, looks: Sequence[Look]) -> None:
                 raise ValueError("an entry above this look has been handed on")
             stream.wanted.setdefault(look.job_id, look.reason)
             continue
-        if behind > 1:
+        if behind > 0:
             look.observed_at += behind
         stream.looks.append(look)
         stream.observed_at = max(stream.observed_at, look.observed_at)

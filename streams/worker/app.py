@@ -71,7 +71,7 @@ async def main(settings: Settings) -> int:
     metrics = telemetry.Metrics("worker")
     clocks, pulse = Clocks(metrics), telemetry.Pulse()
     heartbeats, comparisons, balance = Heartbeats(), Comparisons(), Balance()
-    meters = Meters(metrics, settings.kafka.partitions, heartbeats.counts)
+    meters = Meters(metrics, settings.kafka.partitions, heartbeats.counts, balance.drift)
     following = Follower(settings, comparisons, [clocks.take, balance.take, heartbeats.take])
     app = build_app(settings, meters, clocks, comparisons, balance)
     port, missing = settings.worker.http_port, lambda: app.readiness().missing

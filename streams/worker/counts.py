@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from streams.core import lifecycle as lc
 from streams.core.job import escape, unescape
-from streams.worker.drift import by_state
+from streams.worker.drift import COMPARED, by_state
 from streams.worker.index import Group
 
 INTERVAL_MS: Final = 10_000
@@ -125,6 +125,14 @@ class Balance:
             if ours != count:
                 found[state] = ours - count
         return found
+
+    def drift(self) -> dict[tuple[str, ...], float]:
+        """By queue and state: rows less jobs at the newest heartbeat."""
+        return {
+            (*queue, state): float(heard.apart.get(state, 0))
+            for queue, heard in self._heard.copy().items()
+            for state in COMPARED
+        }
 
     def _heartbeat(self, queue: Queue, record: Mapping[str, Any]) -> None:
         """Apart in two heartbeats by more than what has happened in between: no flow explains that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from streams.core import lifecycle as lc
@@ -17,6 +17,8 @@ from streams.worker.index import Group, PartitionIndex
 
 INTERNAL: Final = "internal"
 """`dlq_reason` of a record on which our own code failed."""
+JUDGE: Final = 0
+"""The owner of this partition compares the counts of all with Redis: one of the workers, whoever it is."""
 SECONDS_BETWEEN_LOOKS: Final = 60
 SILENT_LOOKS: Final = 10
 """A queue without rows, events and heartbeats is forgotten after so many looks in a row."""
@@ -99,9 +101,16 @@ class Meters:
     """
 
     def __init__(
-        self, metrics: Metrics, partitions: int = 0, redis: Mapping[Queue, Mapping[str, int]] | None = None
+        self,
+        metrics: Metrics,
+        partitions: int = 0,
+        redis: Mapping[Queue, Mapping[str, int]] | None = None,
+        balance: Callable[[], Mapping[tuple[str, ...], float]] = dict,
     ) -> None:
-        """`redis` = jobs by state as the bridge counts them; compared while all `partitions` are ours."""
+        """`redis` = jobs by state as the bridge counts them; compared while all `partitions` are ours. `balance` = how
+        far all workers' counts are from these: told by the one that has the first partition, where there are several.
+        """
+        self._balance = balance
         self._metrics = metrics
         self._partitions = partitions
         self._redis: Mapping[Queue, Mapping[str, int]] = {} if redis is None else redis
@@ -195,7 +204,7 @@ class Meters:
         """Of the jobs just read: this gauge stands behind them."""
         whole = len(self._indexes) == self._partitions
         if not whole:
-            return {}
+            return self._balance() if JUDGE in self._indexes else {}
         lost: Counter[Queue] = Counter()
         for index in self._indexes.copy().values():
             lost.update(index.lost.copy())

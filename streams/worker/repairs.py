@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Final
 
 from streams.core.row import Row
 from streams.engine import Tx
 from streams.worker.comparisons import Comparison, Comparisons, Queue
 from streams.worker.counts import Balance, Told
 from streams.worker.index import PartitionIndex
+from streams.worker.meters import JUDGE
 from streams.worker.outputs import Outputs
 from streams.worker.repair import FoldedTo, PartitionRepair
-
-JUDGE: Final = 0
-"""The owner of this partition compares the counts of all with Redis: one of the workers, whoever it is."""
 
 
 class Repairs:

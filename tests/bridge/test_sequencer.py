@@ -208,7 +208,7 @@ def test_what_can_no_longer_be_read_is_counted_without_another_entry():
 
 def test_looks_after_the_servers_clock_went_back_are_newer_all_the_same():
     own = stream(position=(5, 0))
-    for observed_at in (100, 90, 90, 120):
+    for observed_at in (100, 100, 90, 120):
         looks = [
             Look((5, 0), (5, 0), job, "probe", observed_at, found=False, where=None, queue_paused=False)
             for job in ("1", "2")

@@ -58,9 +58,9 @@ def test_five_thousand_busy_queues_come_all_round():
     for n in range(5000):
         shares.add(stream(str(n), [700] * 3))
     seen: set[str] = set()
-    for _ in range(12):
+    for _ in range(50):
         served = serve(shares, 6_000_000)
-        assert len(served) <= 500
+        assert len(served) <= 100
         seen |= served.keys()
     assert len(seen) == 5000
 

@@ -88,6 +88,15 @@ class TestBalance:
         balance.take(table(stuck=2, unknown=1, active=2))
         assert balance.apart(QUEUE, heartbeat(active=3)) == {}
 
+    def test_how_far_they_are_apart_is_told_of_every_state(self):
+        balance = Balance()
+        balance.take(table(waiting=3))
+        balance.take(heartbeat(wait=1))
+        found = balance.drift()
+        assert {state: count for (*_, state), count in found.items()} == {
+            "waiting": 2, "active": 0, "delayed": 0, "paused": 0,
+        }  # fmt: skip
+
     def test_counts_that_stay_apart_in_two_heartbeats_are_asked_about_once(self):
         balance = Balance()
         balance.take(table(waiting=3))

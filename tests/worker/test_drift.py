@@ -100,3 +100,14 @@ def test_the_gauge_is_there_while_all_partitions_are_ours():
     meters.revoked(1)
     meters.refresh()
     assert b"jobs_drift{" not in worker.metrics.render()
+
+
+def test_of_several_workers_the_one_with_the_first_partition_tells_what_all_are_apart():
+    worker = Worker()
+    meters = Meters(worker.metrics, 2, {("s", "q"): {"active": 5}}, lambda: {("s", "q", "active"): 2.0})
+    labels = {"source": "s", "queue": "q", "state": "active"}
+    meters.assigned(1, PartitionIndex())
+    assert b"jobs_drift{" not in worker.metrics.render()
+    meters.revoked(1)
+    meters.assigned(0, PartitionIndex())
+    assert worker.metric("jobs_drift", **labels) == 2

@@ -10,9 +10,10 @@ from streams.wire import loads
 from streams.worker import repair as module
 from streams.worker.comparisons import Comparisons
 from streams.worker.counts import INTERVAL_MS, Balance
+from streams.worker.meters import JUDGE
 from streams.worker.outputs import Outputs
 from streams.worker.repair import FIRST_RETRY_MS
-from streams.worker.repairs import JUDGE, Repairs
+from streams.worker.repairs import Repairs
 from tests.core.build import BORN, entry, job, look
 from tests.worker.build import PARTITION, Worker, settings
 
