@@ -35,7 +35,9 @@ async function main() {
         const fields = await client.hgetall(key);
         if (!('timestamp' in fields) || !('opts' in fields)) return;
         const id = key.slice(`bull:${name}:`.length);
-        try { jobs[id] = await one(client, queue, name, id, fields); } catch (e) { jobs[id] = { id, error: String(e) }; }
+        try { jobs[id] = await one(client, queue, name, id, fields); } catch (e) { // BullMQ's own Job cannot be made of it; where it is can be told all the same
+          jobs[id] = { id, error: String(e), state: await queue.getJobState(id), locked: (await client.exists(`bull:${name}:${id}:lock`)) === 1 };
+        }
       }));
     } while (cursor !== '0');
     all[name] = { paused: await queue.isPaused(), jobs };

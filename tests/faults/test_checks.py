@@ -152,9 +152,13 @@ class TestRows:
     def test_of_hostile_jobs_only_the_state_is_compared(self, world):
         world.dump["hostile"] = {
             "paused": False,
-            "jobs": {"1": job("1", "waiting", delay="1e20"), "2": {"id": "2", "error": "x"}},
+            "jobs": {
+                "1": job("1", "waiting", delay="1e20"),
+                "2": {"id": "2", "error": "x", "state": "waiting", "locked": False},
+            },
         }
         world.rows["default/hostile/1"] = row("1", "waiting", queue="hostile", delay=5, seq=0)
+        world.rows["default/hostile/2"] = row("2", "waiting", queue="hostile", seq=0)
         assert world.found() == []
         world.rows["default/hostile/1"]["state"] = "completed"
         only(world, "default/hostile/1: state")

@@ -126,6 +126,12 @@ class TestEntries:
         lines = checks.entries(history, [*before, told(3, 1, "9"), told(6, 1), told(8, 1), told(9, 1)], [ended])
         assert ["q 7-0" in line and "no gap says so" in line for line in lines] == [True]
 
+    def test_a_stream_that_nobody_knew_of(self, history):
+        history.apply([b"DEL", b"bull:q:events"])
+        assert checks.entries(history, [], []) == []
+        add(history, 6)
+        assert len(checks.entries(history, [], [])) == 1
+
     def test_histories_that_nobody_saw(self, history):
         history.apply([b"DEL", b"bull:q:events"])
         add(history, 1, "8")  # its clock went back, and it was over before anybody read it
