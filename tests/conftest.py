@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis.asyncio
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -23,6 +24,11 @@ from tests.needs import missing
 from tests.node import bullmq
 
 Topics = Callable[..., Awaitable[dict[str, str]]]
+
+
+# How long an example takes says how busy the machine is, and nothing of what it is an example of.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
