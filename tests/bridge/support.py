@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -154,7 +155,19 @@ def order(value: dict[str, Any]) -> tuple[int, tuple[int, int], int, int]:
     return value["epoch"], (int(ms), int(seq)), int(look), value.get("observed_at", 0)
 
 
+def catches(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal by now; without one it is ended as the system ends it."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():  # not on Linux, or gone
+        return True
+    (mask,) = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt:")] or ["0"]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def terminate(process: subprocess.Popen[bytes]) -> int:
+    end = time.monotonic() + 20
+    while not catches(process, signal.SIGTERM) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     return process.wait(30)
 
