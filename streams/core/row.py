@@ -152,7 +152,7 @@ def take_creation(row: Row, job: Job) -> None:
         row["name"] = name
     row["data"] = job.get("data")
     row["parent"] = job.get("parent")
-    row["enriched"] = True
+    row["enriched"] = "data" in job  # a payload that Kafka would not take is left out by the bridge
     if row["estimated"]:
         certain(row, "timestamp", "priority", "max_attempts", "name", "data", "parent")
     timestamp, priority = job.get("timestamp"), job.get("priority")

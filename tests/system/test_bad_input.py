@@ -227,7 +227,7 @@ class TestLargeJobs:
         return found
 
     async def test_a_job_whose_data_kafka_cannot_take(self, line, queue):
-        large = await queue.add("large", {"text": "x" * 950_000})
+        large = await queue.add("large", {"text": "x" * 1_200_000})
         small = await queue.add("small", {"n": 1})
         row = await self.row(line, queue, large.id, state="waiting")
         assert (row["data"], row["enriched"]) == (None, False)
@@ -237,8 +237,7 @@ class TestLargeJobs:
         assert letter.key.decode() == job_key("default", queue.name, large.id)
         assert headers["dlq_stream"] == f"bull:{queue.name}:events"
         assert headers["dlq_stream_id"]
-        assert int(headers["dlq_length"]) > 950_000
-        assert b'"text":"xxx' in letter.value
+        assert json.loads(letter.value)["jobId"] == large.id
 
     async def test_a_job_whose_row_grows_too_large_goes_on_without_its_data(self, line, queue):
         """Data and progress fit into records of their own, and not into one row."""
