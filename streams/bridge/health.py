@@ -30,15 +30,15 @@ class Health:
     def __init__(self, metrics: Metrics) -> None:
         """`metrics` gets what concerns gaps."""
         self._metrics = metrics
-        self.due = False
+        self.due: set[Stream] = set()
 
     def beat(self, streams: Iterable[Stream], chunk: Chunk) -> None:
-        """A heartbeat per queue, if it is time."""
+        """A heartbeat of each of these queues whose time it is."""
         if not self.due:
             return
-        self.due = False
+        due, self.due = self.due, set()
         at = wall_ms()
-        for stream in streams:
+        for stream in due.intersection(streams):
             value = {
                 "epoch": stream.epoch,
                 "position": format_id(stream.position),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -27,6 +28,8 @@ LONGEST_NAME_BYTES: Final = 1000
 _TOLD_CHARACTERS: Final = 200
 _LINES_AT_ONCE: Final = 20
 _LONGEST_PAUSE: Final = 32
+_TOLD_AGAIN_S: Final = 600.0
+"""Who looks at the newest records alone is to find it too."""
 
 
 def printable(text: str) -> str:
@@ -72,6 +75,7 @@ class Refusal:
     error: str
     pause: int = 0
     tries: int = 0
+    told_at_s: float = 0.0
 
 
 class Refusals:
@@ -97,7 +101,9 @@ class Refusals:
         known = self._queues.get(queue)
         tries = known.tries + 1 if known is not None and reason == "unreadable" else 0
         # A right or a key is mended by somebody; what failed inside would fail the same way again, so it waits longer.
-        self._queues[queue] = Refusal(reason, error, pause=min(2**tries - 1, _LONGEST_PAUSE), tries=tries)
+        pause = min(2**tries - 1, _LONGEST_PAUSE)
+        told_at_s = 0.0 if known is None else known.told_at_s
+        self._queues[queue] = Refusal(reason, error, pause, tries, told_at_s)
         if known is None or known.reason != reason:
             if known is not None:
                 self._count(known.reason, -1)
@@ -118,16 +124,26 @@ class Refusals:
         return refusal.pause < 0
 
     def begin(self) -> None:
-        """A discovery begins: so many lines more may be logged."""
+        """A discovery begins: so many lines more may be logged, and what was told long ago is told again."""
         if self._lines > _LINES_AT_ONCE:
             log.warning("and %d queues more of source %s like that", self._lines - _LINES_AT_ONCE, self._source)
         self._lines = 0
+        now_s = time.monotonic()
+        for queue, refusal in self._queues.items():
+            if refusal.told_at_s + _TOLD_AGAIN_S <= now_s:
+                self._record(queue, "refused", refusal.reason, refusal.error)
 
-    def _tell(self, queue: str, status: str, reason: Reason, error: str) -> None:
+    def _record(self, queue: str, status: str, reason: Reason, error: str) -> None:
+        if queue in self._queues:
+            self._queues[queue].told_at_s = time.monotonic()
         name = printable(queue)
         self._untold.append(
             {"source": self._source, "queue": name, "at": wall_ms(), "status": status, "reason": reason, "error": error}
         )
+
+    def _tell(self, queue: str, status: str, reason: Reason, error: str) -> None:
+        self._record(queue, status, reason, error)
+        name = printable(queue)
         self._lines += 1
         if self._lines <= _LINES_AT_ONCE:
             level = logging.WARNING if status == "refused" else logging.INFO

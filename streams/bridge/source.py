@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _COUNTED_AT_ONCE = 200
+_COUNT_S = 1.0
+"""How soon a queue that was just opened has its first heartbeat."""
 _BEAT_S = 5.0
 _LONGEST_PAUSE_S = 60.0
 
@@ -100,7 +103,7 @@ class Source:
         helpers = [
             self._repeat("finder", self._queues.find, self._config.discover_interval_s),
             self._repeat("reader", self._reader.step, 0),
-            self._repeat("counter", self._count, HEARTBEAT_S),
+            self._repeat("counter", self._count, _COUNT_S),
         ]
         if self._early is not None:
             helpers.append(self._repeat("early", self._early.step, TICK_S))
@@ -155,18 +158,20 @@ class Source:
 
     async def _count(self) -> bool:
         """For the heartbeats: jobs by place, without a place that cannot be counted, and the stream's last entry."""
-        streams = [stream for stream in self.streams if not stream.refused]
+        now_s = time.monotonic()
+        streams = [stream for stream in self.streams if not stream.refused and stream.heartbeat_at_s <= now_s]
         for at in range(0, len(streams), _COUNTED_AT_ONCE):
             part = streams[at : at + _COUNTED_AT_ONCE]
             groups = [[*stream.keys.head, *(stream.keys.size(place) for place in bullmq.PLACES)] for stream in part]
             read = [sequencer.read_so_far(stream) for stream in part]
             answers = await self._counting.transactions(groups)
             for stream, up_to, replies in zip(part, read, answers, strict=True):
+                stream.heartbeat_at_s = now_s + HEARTBEAT_S
                 if isinstance(replies, Exception):
                     self._queues.failed(stream, replies)
                     continue
                 self._learn(stream, up_to, replies)
-        self._health.due = True
+                self._health.due.add(stream)
         return bool(streams)
 
     def _learn(self, stream: Stream, read: Past, replies: list[Any]) -> None:

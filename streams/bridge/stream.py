@@ -129,7 +129,7 @@ class Stream:
     till then nothing read counts. `observed_at` = of the newest look. `verify` = jobs of which is asked first whether
     they are there. `searched` = wanted jobs that were in none of the other places. `refused`: Redis is not asked
     about it, but what was read is handed on. `pause_unsure`: its entries are still to tell whether it was paused before
-    the first of them. `missed` = how often running it was not found.
+    the first of them. `missed` = how often running it was not found. `heartbeat_at_s` = when its jobs are counted next.
     """
 
     source: str
@@ -162,6 +162,7 @@ class Stream:
     entries_read: int = 0
     entries_lost: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    heartbeat_at_s: float = 0.0
     dirty: bool = False
     epoch: int = 0
     pause_unsure: bool = False

@@ -15,7 +15,7 @@ from streams.settings import Settings
 from streams.worker import drift
 
 OLDEST_S: Final = 86_400
-"""A refusal is told once; a queue that has been silent for longer is not listed for it."""
+"""A queue that has been silent for longer is not listed."""
 
 
 @dataclass(slots=True)

@@ -79,6 +79,20 @@ def test_each_is_told_once_and_once_again_when_it_is_read():
     assert (counted.values["wrong_type"], list(refusals)) == (0, [])
 
 
+def test_what_was_told_long_ago_is_told_again(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    refusals = Refusals("s", Counted())
+    refusals.add("a", "wrong_type", "WRONGTYPE")
+    refusals.add("b", "wrong_type", "WRONGTYPE")
+    refusals.remove("b")
+    told(refusals)
+    for clock[0], expected in ((1599.0, []), (1600.0, ["a"]), (2199.0, []), (2200.0, ["a"])):
+        refusals.add("a", "wrong_type", "WRONGTYPE")
+        refusals.begin()
+        assert [value["queue"] for value in told(refusals) if value["status"] == "refused"] == expected
+
+
 def test_what_failed_inside_is_tried_less_and_less_often_and_what_others_can_mend_each_time():
     refusals = Refusals("s", Counted())
     gaps = []

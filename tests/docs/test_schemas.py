@@ -71,7 +71,7 @@ class Silent:
 
 def test_what_the_bridge_tells_of_itself():
     stream, chunk, health = Stream("default", "q", Keys("bull", "q")), Chunk(), Health(Silent())  # type: ignore[arg-type]
-    health.due = True
+    health.due = {stream}
     health.beat([stream], chunk)
     health.gaps(stream, [Gap((1, 0), (2, 0), 7, "trimmed"), Gap((1, 0), (2, 0), None, "reset")], chunk)
     walk = comparing_walk({"r1": "first_sight", "r2": "request"})

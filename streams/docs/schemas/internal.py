@@ -66,7 +66,7 @@ class Gap(HealthRecord):
 
 
 class Refused(HealthRecord):
-    """A queue that cannot be read, told once, and once more when it can be again."""
+    """A queue that cannot be read: told at once and every ten minutes, and once more when it can be again."""
 
     type: Literal["refused"]
     """Always `refused`."""
