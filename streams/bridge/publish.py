@@ -37,7 +37,6 @@ _RECORD_BYTES: Final = 400
 """Headers and what a record takes in memory beside key and value."""
 _MERGED_BYTES: Final = MOST_BYTES // 4
 _TRANSACTION_TIMEOUT_S: Final = 15.0
-_EXPIRED_S: Final = 60.0
 _START_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 3.0
 _WRITTEN = (topology.EVENTS, topology.CHECKPOINTS, topology.HEALTH, topology.DEAD_LETTERS)
@@ -228,7 +227,7 @@ class Publisher:
     @property
     def _expired(self) -> bool:
         """Whether the broker may have ended the transaction itself, which looks like a takeover."""
-        return time.monotonic() - self._begun_at >= _EXPIRED_S
+        return time.monotonic() - self._begun_at >= _TRANSACTION_TIMEOUT_S
 
     async def _open(self) -> dict[bytes, Checkpoint]:
         options = self._settings.kafka.client()

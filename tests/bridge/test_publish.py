@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IncompatibleBrokerVersion, UnknownError
+from aiokafka.errors import IncompatibleBrokerVersion, ProducerFenced, UnknownError
 
 from streams import topology
-from streams.bridge import fence
+from streams.bridge import fence, publish
 from streams.bridge.checkpoint import Checkpoint, key_of
 from streams.bridge.encode import Record
 from streams.bridge.fence import Holder, holder
@@ -82,6 +83,30 @@ async def test_an_unknown_error_without_a_takeover_is_tried_again_and_written_on
     await publisher._publish(chunk(2))
     records = await setup.read(topology.HEALTH, enough=lambda r: len(r) >= 2)
     assert [record.value for record in records] == [b"1", b"2"]
+
+
+async def test_a_transaction_that_the_broker_ended_itself_is_no_takeover(setup, monkeypatch):
+    """A broker or a bridge that stood still for longer than the transaction's timeout: the end of it is refused."""
+    monkeypatch.setattr(publish, "_TRANSACTION_TIMEOUT_S", 2.0)
+    publisher = Publisher(setup.settings(), Outage())
+    await publisher.start()
+    commit, ends = publisher._producer.commit_transaction, []
+
+    async def once_it_is_ended() -> None:
+        held = publisher._held
+        while await holder(publisher._producer.client, f"{setup.prefix}.bridge") == held:
+            await asyncio.sleep(0.2)
+        try:
+            await commit()
+        except Exception as error:
+            ends.append(type(error))
+            raise
+
+    monkeypatch.setattr(publisher._producer, "commit_transaction", once_it_is_ended)
+    await publisher._publish(chunk(1))
+    await publisher.close()
+    assert ends == [ProducerFenced]
+    assert len(await setup.read(topology.HEALTH, enough=lambda r: len(r) >= 1)) == 1
 
 
 async def test_a_start_that_failed_half_way_is_not_taken_for_a_takeover(setup, publisher, monkeypatch):
