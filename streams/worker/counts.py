@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from streams.core import lifecycle as lc
 from streams.core.job import escape, unescape
@@ -38,23 +38,36 @@ def name_of(queue: Queue) -> str:
     return f"{escape(queue[0])}/{escape(queue[1])}"
 
 
+class Counts(NamedTuple):
+    """Rows by queue and state; `whole`: nothing that was told of the partition before counts any more."""
+
+    counts: dict[str, States]
+    whole: bool
+
+
 class Told:
-    """What one partition has told of its counts. A tick that is folded again tells the same once more."""
+    """What one owner of a partition has told of its counts. A tick that is folded again tells the same once more."""
 
     def __init__(self) -> None:
-        self._told: dict[str, States] = {}
+        self._told: dict[str, States] | None = None
         self._next_ms = 0
 
-    def due(self, counts: Mapping[Group, int], lost: Mapping[Queue, int], now_ms: int) -> Iterator[dict[str, States]]:
-        """The values of `counts` to tell now, if it is time; rows by group, and those of them that BullMQ has lost."""
+    def due(self, counts: Mapping[Group, int], lost: Mapping[Queue, int], now_ms: int) -> Iterator[Counts]:
+        """What to tell now, if it is time; `counts` = rows by group, `lost` = those of them that BullMQ has lost.
+
+        The first is whole: what an owner before has told last may not be so any more.
+        """
         if now_ms < self._next_ms:
             return
-        now = self._now(counts, lost)
-        changed = [name for name in now.keys() | self._told.keys() if now.get(name) != self._told.get(name)]
+        now, told = self._now(counts, lost), self._told or {}
+        changed = [name for name in now.keys() | told.keys() if now.get(name) != told.get(name)]
+        if self._told is None and not changed:
+            yield Counts({}, whole=True)
+        for at in range(0, len(changed), QUEUES_PER_RECORD):
+            part = changed[at : at + QUEUES_PER_RECORD]
+            yield Counts({name: now.get(name, {}) for name in part}, whole=self._told is None and at == 0)
         self._next_ms = now_ms + INTERVAL_MS
         self._told = now
-        for at in range(0, len(changed), QUEUES_PER_RECORD):
-            yield {name: now.get(name, {}) for name in changed[at : at + QUEUES_PER_RECORD]}
 
     @staticmethod
     def _now(counts: Mapping[Group, int], lost: Mapping[Queue, int]) -> dict[str, States]:
@@ -103,7 +116,10 @@ class Balance:
         """
         kind = record["type"]
         if kind == "table":
-            self._partitions.setdefault(int(record["partition"]), {}).update(record["counts"])
+            told = self._partitions.setdefault(int(record["partition"]), {})
+            if record.get("whole"):
+                told.clear()
+            told.update(record["counts"])
         elif kind == "heartbeat":
             self._heartbeat((record["source"], record["queue"]), record)
         elif kind == "snapshot" and record["status"] == "started":

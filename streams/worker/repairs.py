@@ -46,8 +46,8 @@ class Repairs:
         if found is None:
             return None
         index, repair, told = found
-        for counts in told.due(index.counts, index.lost, now_ms):
-            value = {"partition": tx.partition, "counts": counts}
+        for counts, whole in told.due(index.counts, index.lost, now_ms):
+            value = {"partition": tx.partition, "counts": counts, "whole": whole}
             self._outputs.health(tx, "table", value, now_ms, str(tx.partition), None)
         if tx.partition == JUDGE:
             self._judge(tx, now_ms)

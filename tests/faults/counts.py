@@ -20,6 +20,8 @@ def drift(health: Iterable[Json]) -> list[str]:
     heartbeats: dict[str, Json] = {}
     for each in health:
         if each["type"] == "table":
+            if each.get("whole"):
+                tables[each["partition"]].clear()
             tables[each["partition"]].update(each["counts"])
         elif each["type"] == "heartbeat":
             heartbeats[f"{escape(each['source'])}/{escape(each['queue'])}"] = each

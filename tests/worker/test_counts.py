@@ -33,26 +33,31 @@ class TestTold:
     def test_what_has_changed_is_told_at_most_every_ten_seconds(self):
         told = Told()
         counts = groups(q={"waiting": 2}, r={"active": 1, "failed": 0})
-        assert list(told.due(counts, {}, 1_000)) == [{"s/q": {"waiting": 2}, "s/r": {"active": 1}}]
+        assert list(told.due(counts, {}, 1_000)) == [({"s/q": {"waiting": 2}, "s/r": {"active": 1}}, True)]
         counts.update(groups(q={"waiting": 3}))
         assert list(told.due(counts, {}, 1_000 + INTERVAL_MS - 1)) == []
-        assert list(told.due(counts, {}, 1_000 + INTERVAL_MS)) == [{"s/q": {"waiting": 3}}]
+        assert list(told.due(counts, {}, 1_000 + INTERVAL_MS)) == [({"s/q": {"waiting": 3}}, False)]
         assert list(told.due(counts, {}, 1_000 + 2 * INTERVAL_MS)) == []
 
     def test_a_queue_without_rows_is_told_once_more(self):
         told = Told()
         list(told.due(groups(q={"waiting": 2}), {}, 0))
-        assert list(told.due(groups(q={"waiting": 0}), {}, INTERVAL_MS)) == [{"s/q": {}}]
+        assert list(told.due(groups(q={"waiting": 0}), {}, INTERVAL_MS)) == [({"s/q": {}}, False)]
         assert list(told.due({}, {}, 2 * INTERVAL_MS)) == []
 
     def test_what_bullmq_has_lost_is_told_beside_what_is_stuck(self):
-        (counts,) = Told().due(groups(q={"stuck": 2}), {QUEUE: 1}, 0)
-        assert counts == {"s/q": {"stuck": 2, "unknown": 1}}
+        (told,) = Told().due(groups(q={"stuck": 2}), {QUEUE: 1}, 0)
+        assert told.counts == {"s/q": {"stuck": 2, "unknown": 1}}
 
     def test_many_queues_take_several_records(self):
         counts = groups(**{f"q{n}": {"waiting": 1} for n in range(QUEUES_PER_RECORD + 1)})
         records = list(Told().due(counts, {}, 0))
-        assert [len(record) for record in records] == [QUEUES_PER_RECORD, 1]
+        assert [(len(counts), whole) for counts, whole in records] == [(QUEUES_PER_RECORD, True), (1, False)]
+
+    def test_a_partition_without_rows_is_told_once_as_well(self):
+        told = Told()
+        assert list(told.due({}, {}, 0)) == [({}, True)]
+        assert list(told.due({}, {}, INTERVAL_MS)) == []
 
 
 def heartbeat(entries_read=100, at=0, lag_ms=0, queue="q", **counts):
@@ -88,6 +93,13 @@ class TestBalance:
         balance = Balance()
         balance.take(table(stuck=1, active=2))
         assert apart(balance, heartbeat(active=3)) == {}
+
+    def test_what_an_owner_before_has_told_counts_no_more(self):
+        balance = Balance()
+        balance.take(table(0, stuck=2))
+        balance.take(table(1, waiting=1))
+        balance.take({"type": "table", "partition": 0, "counts": {}, "whole": True})
+        assert balance.rows(QUEUE) == {"waiting": 1}
 
     def test_a_job_that_bullmq_has_lost_is_in_none_of_its_counts(self):
         balance = Balance()

@@ -188,7 +188,7 @@ def test_the_counts_of_a_partition_are_told_where_they_change():
     (table,) = [loads(value) for topic, _, _, value, _, _ in outputs if ".health." in topic]
     assert table == {
         "type": "table", "source": None, "queue": None, "at": TICK_MS, "partition": PARTITION,
-        "counts": {"s/q": {"waiting": 2}},
+        "counts": {"s/q": {"waiting": 2}}, "whole": True,
     }  # fmt: skip
     assert line.worker.tick(TICK_MS + INTERVAL_MS) == []
 

@@ -118,6 +118,8 @@ class Table(HealthRecord):
     """The partition."""
     counts: dict[str, dict[str, int]]
     """Rows by `<source>/<queue>`, escaped as in keys, and by state; `unknown`: stuck ones that are in no list."""
+    whole: bool
+    """Whether what was told of the partition before counts no more: the first record of each owner."""
 
 
 class Probe(Shape):
