@@ -93,8 +93,9 @@ async def test_a_transaction_that_the_broker_ended_itself_is_no_takeover(setup, 
     commit, ends = publisher._producer.commit_transaction, []
 
     async def once_it_is_ended() -> None:
-        held = publisher._held
-        while await holder(publisher._producer.client, f"{setup.prefix}.bridge") == held:
+        for _ in range(150):
+            if await holder(publisher._producer.client, f"{setup.prefix}.bridge") != publisher._held:
+                break
             await asyncio.sleep(0.2)
         try:
             await commit()

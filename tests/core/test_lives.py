@@ -125,3 +125,23 @@ def test_the_last_life_that_64_bits_can_number_is_followed_by_another():
     last = "18446744073709551615"
     life = Life(entry("added", int(last), job()), entry("added", int(last), job(), seq=1))
     assert [life.transitions[-1]["life"], life.live["life"]] == [2**63 - 1, 2**63 - 2]
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        entry("added", BORN, job(), epoch=1),
+        entry("waiting", BORN, job(), epoch=1, fields={"prev": "active"}),
+        look("wait", 9_000, job(), stream_id="5-0", epoch=1),
+    ],
+)
+def test_a_job_that_is_back_after_it_was_closed_begins_another_life(back):
+    """Redis has gone back to before its end: what was told of that life stands."""
+    life = waiting()
+    life.apply(entry("removed", 3_000))
+    assert (life.row, [(each["life"], each["seq"]) for each in life.transitions]) == (None, [(BORN, 1), (BORN, 2)])
+    life.apply(back)
+    life.apply(entry("active", 10_000, job(**RAN), epoch=1))
+    told = [(each["life"], each["seq"]) for each in life.transitions[2:]]
+    assert told[0] == (BORN + 1, 1)
+    assert {life for life, _ in told} == {BORN + 1}

@@ -30,7 +30,7 @@ def test_the_newest_counts():
     assert drift([table(0, waiting=1), heartbeat(wait=2), table(0, waiting=2)]) == []
     assert drift([table(0, waiting=1), heartbeat(wait=2), heartbeat(wait=1)]) == []
     assert drift([table(0, waiting=1), table(0), heartbeat()]) == []
-    assert drift([table(0, waiting=1), {"type": "table", "partition": 0, "counts": {}, "whole": True}, heartbeat()]) == []
+    assert drift([table(0, waiting=1), {**table(0), "counts": {}, "whole": True}, heartbeat()]) == []
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class JobStatus(Seed):
     queue: str
     """The queue."""
     life: int
-    """When this use of the id began: the ms of its `added`."""
+    """Names this use of the id: the ms of its `added`, or else of what is known first; plus the `epoch` it began in."""
     source_state: SourceState
     """BullMQ's own word for where the job is."""
     since: int
