@@ -71,6 +71,12 @@ class Handler(Protocol):
         to its end: the partition may be taken away, and `rows` change, in between.
         """
 
+    def on_expired(self, partition: int, first: int, upto: int) -> None:
+        """The events that come next, from offset `first` to before `upto`, are gone: nobody has read them in time.
+
+        Called when the rows are complete. A tick follows before the next event, in whose transaction to tell of it.
+        """
+
     def on_committed(self, partition: int, staged: dict[bytes, Row | None], batch: BatchInfo) -> None:
         """A batch is committed and applied: the place to change indexes and to count."""
 

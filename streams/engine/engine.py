@@ -150,11 +150,20 @@ class Engine:
         """End what is in flight and start nothing any more. The app says should_stop by now."""
         await self.revoke()
 
-    def open(self, generation: int, committed: Mapping[TP, int | None]) -> set[TP]:
-        """The event partitions of this generation, seeked to `committed`: they may be fetched now."""
+    def open(self, generation: int, committed: Mapping[TP, int | None], starts: Mapping[TP, int]) -> set[TP]:
+        """The event partitions of this generation, seeked to `committed`: they may be fetched now.
+
+        What lies before `starts`, where their logs begin, has expired unread. It is told in the partition's first
+        transaction, which says too that it is done with: it is told once.
+        """
         parts = [part for part in self.parts.values() if part.generation == generation]
         for part in parts:
-            part.next_offset = max(part.next_offset, committed.get(part.tp) or 0)
+            first, start = max(part.next_offset, committed.get(part.tp) or 0), starts.get(part.tp, 0)
+            part.next_offset = max(first, start)
+            if start > first:
+                part.expired_to = start
+                self.handler.on_expired(part.number, first, start)
+                part.tick(wall_ms())
         return {part.tp for part in parts}
 
     async def recovered(self, partitions: set[int]) -> None:

@@ -111,6 +111,7 @@ class Part:
 
     __slots__ = (
         "closing",
+        "expired_to",
         "generation",
         "next_offset",
         "producer",
@@ -141,6 +142,7 @@ class Part:
         self.closing = False
         self.ready = False
         self.next_offset = 0
+        self.expired_to: int | None = None
         self.read_to: int | None = None
         self.started_at = 0.0
 
@@ -206,6 +208,10 @@ class Part:
             if isinstance(item, Tick):
                 self.tick_queued = False
             work.add(item)
+        if self.expired_to is not None and work.items:
+            if work.last_offset is None:
+                work.last_offset = self.expired_to - 1
+            self.expired_to = None
         self.started_at = time.monotonic()
         self.work = work
         return work

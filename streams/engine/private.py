@@ -96,7 +96,14 @@ PRIVATE: Final[tuple[Private, ...]] = (
     Private("faust.transport.drivers.aiokafka", ("ensure_aiokafka_TP",), "position of a partition"),
     Private(
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread",
-        ("_create_worker_consumer", "_consumer", "tp_last_committed_at", "seek_to_beginning", "call_thread"),
+        (
+            "_create_worker_consumer",
+            "_consumer",
+            "tp_last_committed_at",
+            "seek_to_beginning",
+            "earliest_offsets",
+            "call_thread",
+        ),
         "read_committed, fetch wait, position, the books of the livelock check",
     ),
     Private(

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP
 from mode.utils.futures import notify
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from streams.engine.api import ConsumerRecord
+
+log = logging.getLogger(__name__)
 
 FETCH_MAX_WAIT_MS: Final = 250
 FETCH_MAX_BYTES: Final = 16 << 20
@@ -113,8 +117,19 @@ class BatchConsumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         await super().perform_seek()
         await self._seek_uncommitted(generation)
+        starts = await self._starts(generation)
         if generation == self.app.consumer_generation_id:
-            self.sought |= self.app.engine.open(generation, self._committed_offset)
+            self.sought |= self.app.engine.open(generation, self._committed_offset, starts)
+
+    async def _starts(self, generation: int) -> Mapping[TP, int]:
+        """Where the logs of the event partitions begin now: what lies before has expired."""
+        parts = [part.tp for part in self.app.engine.parts.values() if part.generation == generation]
+        try:
+            found = await self._thread.earliest_offsets(*map(driver.ensure_aiokafka_TP, parts))
+        except KafkaError as error:
+            log.warning("whether records have expired unread cannot be told: %r", error)
+            return {}
+        return {TP(tp.topic, tp.partition): offset for tp, offset in found.items()}
 
     async def _seek_uncommitted(self, generation: int) -> None:
         """Seek event partitions without a committed offset to their beginning.

@@ -8,7 +8,7 @@ for a comparison where they stay apart: that is how jobs that were removed witho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +17,8 @@ from streams.core.job import escape, unescape
 from streams.worker.drift import by_state
 from streams.worker.index import Group
 
+JUDGE: Final = 0
+"""The owner of this partition compares the counts of all with Redis: one of the workers, whoever it is."""
 INTERVAL_MS: Final = 10_000
 QUEUES_PER_RECORD: Final = 2_000
 """A record of so many queues is well below the least limit of a topic."""
@@ -28,6 +30,10 @@ MAX_PATIENCE_MS: Final = 3_600_000
 """After a comparison that did not help (BullMQ 4 keeps markers in its lists) the next one waits twice as long."""
 REPEAT_MS: Final = 5_000
 """A question that no `started` has echoed is asked again."""
+DRIFT: Final = "drift"
+GAP: Final = "gap"
+EXPIRED: Final = "expired"
+"""Cause of a gap between the events and the table: what it has cost which queue nobody knows."""
 
 Queue = tuple[str, str]
 States = dict[str, int]
@@ -45,29 +51,43 @@ class Counts(NamedTuple):
     whole: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What a partition's owner tells of its counts, for `Told.said` once it is on Kafka."""
+
+    records: list[Counts]
+    counts: dict[str, States]
+    at_ms: int
+
+
 class Told:
-    """What one owner of a partition has told of its counts. A tick that is folded again tells the same once more."""
+    """What one owner of a partition has told of its counts."""
 
     def __init__(self) -> None:
         self._told: dict[str, States] | None = None
         self._next_ms = 0
 
-    def due(self, counts: Mapping[Group, int], lost: Mapping[Queue, int], now_ms: int) -> Iterator[Counts]:
+    def due(self, counts: Mapping[Group, int], lost: Mapping[Queue, int], now_ms: int) -> Telling | None:
         """What to tell now, if it is time; `counts` = rows by group, `lost` = those of them that BullMQ has lost.
 
-        The first is whole: what an owner before has told last may not be so any more.
+        The first record is whole: what an owner before has told last may not be so any more.
         """
         if now_ms < self._next_ms:
-            return
+            return None
         now, told = self._now(counts, lost), self._told or {}
         changed = [name for name in now.keys() | told.keys() if now.get(name) != told.get(name)]
-        if self._told is None and not changed:
-            yield Counts({}, whole=True)
-        for at in range(0, len(changed), QUEUES_PER_RECORD):
-            part = changed[at : at + QUEUES_PER_RECORD]
-            yield Counts({name: now.get(name, {}) for name in part}, whole=self._told is None and at == 0)
-        self._next_ms = now_ms + INTERVAL_MS
-        self._told = now
+        parts = [changed[at : at + QUEUES_PER_RECORD] for at in range(0, len(changed), QUEUES_PER_RECORD)]
+        if self._told is None and not parts:
+            parts = [[]]
+        records = [
+            Counts({name: now.get(name, {}) for name in part}, whole=self._told is None and part is parts[0])
+            for part in parts
+        ]
+        return Telling(records, now, now_ms)
+
+    def said(self, telling: Telling) -> None:
+        """It is on Kafka: till then a tick that is folded again tells the same once more."""
+        self._told, self._next_ms = telling.counts, telling.at_ms + INTERVAL_MS
 
     @staticmethod
     def _now(counts: Mapping[Group, int], lost: Mapping[Queue, int]) -> dict[str, States]:
@@ -94,11 +114,20 @@ class _Heard:
 class _Asked:
     """A comparison that was asked for. `patience_ms` = how long to wait before the next."""
 
+    reason: str
     request: str
     at: int
     asked_at: int
     started: bool = False
     patience_ms: int = FIRST_PATIENCE_MS
+
+
+class Question(NamedTuple):
+    """A comparison to ask for now."""
+
+    queue: Queue
+    reason: str
+    request: str
 
 
 class Balance:
@@ -108,10 +137,13 @@ class Balance:
         self._partitions: dict[int, dict[str, States]] = {}
         self._heard: dict[Queue, _Heard] = {}
         self._asked: dict[Queue, _Asked] = {}
-        self._wanted: dict[Queue, None] = {}
+        self._wanted: dict[Queue, str] = {}
+        """Queues to compare, and why."""
+        self._newest_ms = 0
+        self._expired_ms: int | None = None
 
     def take(self, record: Mapping[str, Any]) -> None:
-        """One record; what is neither `table`, heartbeat nor snapshot is passed over. Raises what a record that is
+        """One record; what is neither `table`, heartbeat, gap nor snapshot is passed over. Raises what a record that is
         none of ours leads to: KeyError, TypeError, ValueError, AttributeError.
         """
         kind = record["type"]
@@ -122,6 +154,9 @@ class Balance:
             told.update(record["counts"])
         elif kind == "heartbeat":
             self._heartbeat((record["source"], record["queue"]), record)
+        elif kind == "gap" and record["cause"] == EXPIRED:
+            self._expired_ms = self._newest_ms
+            self._wanted.update(dict.fromkeys(self._heard, GAP))
         elif kind == "snapshot" and record["status"] == "started":
             asked = self._asked.get((record["source"], record["queue"]))
             if asked is not None and asked.request == record["request"]:
@@ -158,33 +193,42 @@ class Balance:
     def _heartbeat(self, queue: Queue, record: Mapping[str, Any]) -> None:
         """Apart in two heartbeats by more than what has happened in between: no flow explains that."""
         jobs, before = by_state(record), self._heard.get(queue)
-        apart = self.apart(queue, jobs)
+        apart, asked = self.apart(queue, jobs), self._asked.get(queue)
         self._heard[queue] = _Heard(int(record["at"]), int(record["entries_read"]), jobs, apart)
-        if not any(apart.values()):
-            self._asked.pop(queue, None)
-        if before is None or int(record["lag_ms"]) > SMALL_LAG_MS:
+        self._newest_ms = max(self._newest_ms, int(record["at"]))
+        if asked is not None and not any(apart.values()) and (asked.started or asked.reason == DRIFT):
+            del self._asked[queue]
+        if before is None and self._is_of_the_gap(int(record["at"])):
+            self._wanted[queue] = GAP
+        if before is None or self._wanted.get(queue) == GAP or int(record["lag_ms"]) > SMALL_LAG_MS:
             return
         flow = max(int(record["entries_read"]) - before.entries_read, 0)
         if any(_stays(apart.get(state, 0), before.apart.get(state, 0), flow) for state in apart):
-            self._wanted[queue] = None
+            self._wanted[queue] = DRIFT
         else:
             self._wanted.pop(queue, None)
 
-    def due(self, now_ms: int, make_request: str) -> tuple[Queue, str] | None:
-        """The next queue to ask a comparison for, and its request's id; `make_request` = an id for a new one."""
+    def _is_of_the_gap(self, at: int) -> bool:
+        """Whether a queue that was not heard of when records had expired was there by then: all are heard of soon."""
+        if self._expired_ms == 0:
+            self._expired_ms = at
+        return self._expired_ms is not None and at - self._expired_ms <= SILENT_MS
+
+    def due(self, now_ms: int, make_request: str) -> Question | None:
+        """The next queue to ask a comparison for; `make_request` = an id for a new one."""
         for queue, asked in self._asked.items():
             if not asked.started and now_ms - asked.asked_at >= REPEAT_MS:
                 asked.asked_at = now_ms
-                return queue, asked.request
-        for queue in self._wanted:
+                return Question(queue, asked.reason, asked.request)
+        for queue, reason in self._wanted.items():
             before = self._asked.get(queue)
             patience_ms = 0 if before is None else before.patience_ms
-            if before is not None and now_ms - before.at < patience_ms:
+            if reason == DRIFT and before is not None and now_ms - before.at < patience_ms:
                 continue
             longer_ms = min(max(patience_ms * 2, FIRST_PATIENCE_MS), MAX_PATIENCE_MS)
-            self._asked[queue] = _Asked(make_request, now_ms, now_ms, patience_ms=longer_ms)
+            self._asked[queue] = _Asked(reason, make_request, now_ms, now_ms, patience_ms=longer_ms)
             del self._wanted[queue]
-            return queue, make_request
+            return Question(queue, reason, make_request)
         return None
 
 

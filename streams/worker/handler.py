@@ -24,6 +24,7 @@ from streams.worker.repairs import Repairs
 
 __all__ = ["PROBES_PER_TICK", "TICK_INTERVAL_S", "JobStatusHandler", "rules_of"]
 
+log = logging.getLogger(__name__)
 failures = logging.getLogger(f"{__name__}.failures")
 failures.addFilter(RateLimit())
 
@@ -114,7 +115,7 @@ class JobStatusHandler:
         if self._repairs is not None:
             tx.mark()
             budget = self._pace.left(len(self._indexes), len(meter.asked))
-            meter.compared = self._repairs.on_tick(tx, now_ms, budget)
+            meter.repaired = self._repairs.on_tick(tx, now_ms, budget)
 
     def _contained(self, tx: Tx, key: bytes, index: PartitionIndex, now_ms: int, meter: BatchMeter) -> None:
         try:
@@ -173,6 +174,18 @@ class JobStatusHandler:
             self._repairs.assigned(partition, index)
         self._meters.assigned(partition, index)
 
+    def on_expired(self, partition: int, first: int, upto: int) -> None:
+        """Records that were never read are gone: it is told with the next tick."""
+        log.warning(
+            "away longer than events keeps its records: offsets %d to %d of partition %d were never read; all queues "
+            "are compared",
+            first,
+            upto - 1,
+            partition,
+        )
+        if self._repairs is not None:
+            self._repairs.expired(partition, upto - first)
+
     def on_committed(self, partition: int, staged: Mapping[bytes, Row | None], batch: BatchInfo) -> None:
         """A batch is on Kafka: now the index and the metrics may know."""
         index = self._indexes.get(partition)
@@ -181,7 +194,7 @@ class JobStatusHandler:
             self._move_on(index, staged, meter or BatchMeter())
         if meter is not None:
             if self._repairs is not None:
-                self._repairs.committed(partition, staged, meter.compared, meter.corrected)
+                self._repairs.committed(partition, staged, meter.repaired, meter.corrected)
             self._meters.committed(meter, batch)
 
     def _move_on(self, index: PartitionIndex, staged: Mapping[bytes, Row | None], meter: BatchMeter) -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from streams.core import lifecycle as lc
 from streams.core.events import Event
 from streams.core.step import Result
 from streams.engine import BatchInfo
 from streams.telemetry import Metrics
-from streams.worker.comparisons import Comparison
+from streams.worker.counts import JUDGE
 from streams.worker.drift import Queue, drift
 from streams.worker.index import Group, PartitionIndex
 
+if TYPE_CHECKING:
+    from streams.worker.repairs import Repaired
+
 INTERNAL: Final = "internal"
 """`dlq_reason` of a record on which our own code failed."""
-JUDGE: Final = 0
-"""The owner of this partition compares the counts of all with Redis: one of the workers, whoever it is."""
 SECONDS_BETWEEN_LOOKS: Final = 60
 SILENT_LOOKS: Final = 10
 """A queue without rows, events and heartbeats is forgotten after so many looks in a row."""
@@ -44,8 +45,8 @@ class BatchMeter:
     """
 
     __slots__ = (
-        "alerts", "anomalies", "answered", "asked", "compared", "corrected", "dead_letters", "doubted", "probes",
-        "queues",
+        "alerts", "anomalies", "answered", "asked", "corrected", "dead_letters", "doubted", "probes", "queues",
+        "repaired",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -62,8 +63,8 @@ class BatchMeter:
         self.probes: list[str] = []
         self.corrected: Counter[tuple[str, str]] = Counter()
         """Rows that looks of a comparison found wrong, by queue."""
-        self.compared: Comparison | None = None
-        """The comparison that this partition says it has done."""
+        self.repaired: Repaired | None = None
+        """What the tick has told of this partition's repair."""
 
     def folded(self, event: Event, result: Result) -> None:
         """A record was folded and all it led to is written: not before, for what cannot be written is taken back."""

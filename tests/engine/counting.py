@@ -53,6 +53,7 @@ class Counting:
         self.ticked: dict[int, int] = {}
         self.committed = 0
         self.rows: dict[int, int] = {}
+        self.expired: list[tuple[int, int, int]] = []
 
     def on_record(self, tx: Tx, record: ConsumerRecord) -> None:
         number = loads(record.value)["number"]
@@ -75,6 +76,9 @@ class Counting:
 
     def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> None:
         self.rows[partition] = len(rows)
+
+    def on_expired(self, partition: int, first: int, upto: int) -> None:
+        self.expired.append((partition, first, upto))
 
     def on_committed(self, partition: int, staged: dict[bytes, Row | None], batch: BatchInfo) -> None:
         self.committed += batch.events

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from streams.engine import build, recovery
-from streams.engine.partition import Part
+from streams.engine.partition import Part, Tick
 from streams.engine.tx import PLAIN
 from tests.engine.counting import Counting, options
 from tests.engine.fakes import PREFIX, TOPICS, Bench, FakeProducer, events_tp, record, table_tp
@@ -27,6 +28,7 @@ class FakeThread:
         self.committed: dict[Any, int] = {}
         self.positions: dict[Any, int] = {}
         self.tp_last_committed_at: dict[Any, float] = {}
+        self.starts: dict[Any, int] | Exception = {}
 
     async def getmany(self, active: Any, _timeout_s: float) -> Any:
         self.calls.append(("getmany", frozenset(active)))
@@ -41,6 +43,11 @@ class FakeThread:
 
     async def seek_to_beginning(self, *partitions: Any) -> None:
         self.calls.append(("seek_to_beginning", *partitions))
+
+    async def earliest_offsets(self, *_partitions: Any) -> dict[Any, int]:
+        if isinstance(self.starts, Exception):
+            raise self.starts
+        return self.starts
 
     async def subscribe(self, topics: Any) -> None:
         self.calls.append(("subscribe", frozenset(topics)))
@@ -114,7 +121,7 @@ class TestNoFetchBeforeTheSeek:
 
     async def test_a_part_of_another_generation_is_not_opened(self, app):
         give(app)
-        assert app.engine.open(2, {}) == set()
+        assert app.engine.open(2, {}, {}) == set()
 
     async def test_an_offset_is_delivered_once_whoever_seeks(self, app):
         give(app)
@@ -169,6 +176,32 @@ class TestNoSeekWhileAFetchIsOpen:
         await app.consumer.perform_seek()
         assert thread.calls[-1] == ("seek_to_beginning", TopicPartition(TOPICS.events, 1))
         assert app.consumer.sought == {events_tp(0), events_tp(1)}
+
+    @pytest.mark.parametrize(("committed", "expired"), [(7, (0, 7, 9)), (None, (0, 0, 9)), (9, None), (12, None)])
+    async def test_records_that_expired_unread_are_told_and_done_with_in_the_first_transaction(
+        self, app, committed, expired
+    ):
+        part = give(app)
+        part.ready = True
+        thread = app.consumer._thread
+        thread.committed = {events_tp(0): committed}
+        thread.starts = {TopicPartition(TOPICS.events, 0): 9}
+        await app.consumer.perform_seek()
+        assert app.engine.handler.expired == ([] if expired is None else [expired])
+        assert part.next_offset == max(committed or 0, 9)
+        assert [type(item) for item in part.queue] == ([] if expired is None else [Tick])
+        if expired is not None:
+            first = await part.take(app.engine.options)
+            assert first is not None
+            assert (first.last_offset, part.expired_to) == (8, None)
+
+    async def test_where_the_log_begins_cannot_be_told(self, app):
+        part = give(app)
+        thread = app.consumer._thread
+        thread.committed, thread.starts = {events_tp(0): 7}, KafkaTimeoutError()
+        await app.consumer.perform_seek()
+        assert (part.next_offset, app.engine.handler.expired) == (7, [])
+        assert app.consumer.sought == {events_tp(0)}
 
     async def test_a_dropped_changelog_fetch_loads_nothing(self, app):
         give(app)

@@ -37,13 +37,19 @@ class Line:
 
     def start(self, command: str) -> subprocess.Popen[bytes]:
         """`bridge` or `worker`; ended by `stop_all` at the latest."""
-        log = (self.logs / f"{command}-{len(self.processes)}.log").open("wb")
+        log = (self.logs / f"{command}-{len(list(self.logs.glob('*.log')))}.log").open("wb")
         with log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "streams.cli", command], env=self.env, stdout=log, stderr=log
             )
         self.processes.append(process)
         return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """As an operator ends it."""
+        self.processes.remove(process)
+        process.terminate()
+        process.wait(35)
 
     def stop_all(self) -> None:
         for process in self.processes:

@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from streams.topology import full_name
+from streams.topology import EVENTS, full_name
 from tests.system.applications import values
 from tests.system.oracle import rows_of
 from tests.system.support import Line, until
@@ -231,6 +233,54 @@ async def test_jobs_that_are_removed_without_a_word(line, do, prefix, removal):
     for each in await values(line, "transitions"):
         last[each["job_id"]] = each["to"]
     assert set(last.values()) == {"removed"}
+
+
+async def keep_nothing(line: Line) -> None:
+    """As if `events` had kept nothing of what was written until now."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=line.bootstrap)
+    await admin.start()
+    topic = full_name(line.prefix, EVENTS)
+    (described,) = await admin.describe_topics([topic])
+    partitions = [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
+    await admin.delete_records({each: RecordsToDelete(before_offset=-1) for each in partitions})
+    await admin.close()
+
+
+async def test_a_worker_that_was_away_longer_than_events_keeps(line, do, prefix):
+    """It says what it has missed, once, and the table is true again."""
+    start(line)
+    await do("v6", f"for (let n = 0; n < 40; n++) await queue('{prefix}').add('x', {{ n }}, {{ jobId: `j${{n}}` }});")
+    await rows_when(line, all_in("waiting", 40), "40 rows that wait")
+    line.end(line.processes[-1])
+    await do(
+        "v6",
+        f"""
+        for (let n = 0; n < 10; n++) await (await queue('{prefix}').getJob(`j${{n}}`)).remove();
+        worker('{prefix}', () => 'well');
+        await ended('{prefix}', 30);
+        for (let n = 40; n < 45; n++) await queue('{prefix}-2').add('x', {{ n }}, {{ jobId: `j${{n}}` }});
+        """,
+    )
+
+    async def published() -> bool:
+        events = [each for each in await values(line, "events") if each["kind"] == "entry"]
+        ends = [each for each in events if each["event"] == "completed"]
+        return len(ends) == 30 and any(each["job_id"] == "j44" and each["event"] == "waiting" for each in events)
+
+    await until(published, TRUE_AGAIN_S, "all is on events")
+    await keep_nothing(line)
+    line.start("worker")
+    wanted = {f"j{n}": "completed" if n < 40 else "waiting" for n in range(10, 45)}
+    await rows_when(line, in_states(wanted), "what BullMQ says")
+    expired = [each for each in await values(line, "health") if each.get("cause") == "expired"]
+    assert sum(each["offsets"] for each in expired) >= 80
+    told = {(each["queue"], each.get("reason")) for each in await values(line, "health") if each["type"] == "snapshot"}
+    assert {(prefix, "gap"), (f"{prefix}-2", "gap")} <= told
+    line.end(line.processes[-1])
+    line.start("worker")
+    await do("v6", f"await queue('{prefix}').add('x', {{}}, {{ jobId: 'last' }}); await ended('{prefix}', 0);")
+    await rows_when(line, in_states({**wanted, "last": "waiting"}), "the last one")
+    assert [each for each in await values(line, "health") if each.get("cause") == "expired"] == expired
 
 
 async def test_alerts_of_failed_jobs_end_when_these_are_cleaned_away(line, do, prefix):

@@ -29,35 +29,55 @@ def groups(**queues):
     return {Group("s", queue, state): count for queue, states in queues.items() for state, count in states.items()}
 
 
+def tell(told, counts, now_ms=0, lost=None):
+    """What is told now, as it stands on Kafka afterwards."""
+    telling = told.due(counts, lost or {}, now_ms)
+    if telling is None:
+        return []
+    told.said(telling)
+    return telling.records
+
+
 class TestTold:
     def test_what_has_changed_is_told_at_most_every_ten_seconds(self):
         told = Told()
         counts = groups(q={"waiting": 2}, r={"active": 1, "failed": 0})
-        assert list(told.due(counts, {}, 1_000)) == [({"s/q": {"waiting": 2}, "s/r": {"active": 1}}, True)]
+        assert tell(told, counts, 1_000) == [({"s/q": {"waiting": 2}, "s/r": {"active": 1}}, True)]
         counts.update(groups(q={"waiting": 3}))
-        assert list(told.due(counts, {}, 1_000 + INTERVAL_MS - 1)) == []
-        assert list(told.due(counts, {}, 1_000 + INTERVAL_MS)) == [({"s/q": {"waiting": 3}}, False)]
-        assert list(told.due(counts, {}, 1_000 + 2 * INTERVAL_MS)) == []
+        assert tell(told, counts, 1_000 + INTERVAL_MS - 1) == []
+        assert tell(told, counts, 1_000 + INTERVAL_MS) == [({"s/q": {"waiting": 3}}, False)]
+        assert tell(told, counts, 1_000 + 2 * INTERVAL_MS) == []
+
+    def test_what_is_not_on_kafka_is_told_again(self):
+        told, counts = Told(), groups(q={"waiting": 2})
+        first = told.due(counts, {}, 1_000)
+        assert first is not None
+        assert told.due(counts, {}, 1_000) == first
+        told.said(first)
+        counts.update(groups(q={"waiting": 3}))
+        second = told.due(counts, {}, 1_000 + INTERVAL_MS)
+        assert told.due(counts, {}, 1_000 + INTERVAL_MS) == second
+        assert second is not None
+        assert second.records == [({"s/q": {"waiting": 3}}, False)]
 
     def test_a_queue_without_rows_is_told_once_more(self):
         told = Told()
-        list(told.due(groups(q={"waiting": 2}), {}, 0))
-        assert list(told.due(groups(q={"waiting": 0}), {}, INTERVAL_MS)) == [({"s/q": {}}, False)]
-        assert list(told.due({}, {}, 2 * INTERVAL_MS)) == []
+        tell(told, groups(q={"waiting": 2}))
+        assert tell(told, groups(q={"waiting": 0}), INTERVAL_MS) == [({"s/q": {}}, False)]
+        assert tell(told, {}, 2 * INTERVAL_MS) == []
 
     def test_what_bullmq_has_lost_is_told_beside_what_is_stuck(self):
-        (told,) = Told().due(groups(q={"stuck": 2}), {QUEUE: 1}, 0)
-        assert told.counts == {"s/q": {"stuck": 2, "unknown": 1}}
+        assert tell(Told(), groups(q={"stuck": 2}), lost={QUEUE: 1}) == [({"s/q": {"stuck": 2, "unknown": 1}}, True)]
 
     def test_many_queues_take_several_records(self):
         counts = groups(**{f"q{n}": {"waiting": 1} for n in range(QUEUES_PER_RECORD + 1)})
-        records = list(Told().due(counts, {}, 0))
+        records = tell(Told(), counts)
         assert [(len(counts), whole) for counts, whole in records] == [(QUEUES_PER_RECORD, True), (1, False)]
 
     def test_a_partition_without_rows_is_told_once_as_well(self):
         told = Told()
-        assert list(told.due({}, {}, 0)) == [({}, True)]
-        assert list(told.due({}, {}, INTERVAL_MS)) == []
+        assert tell(told, {}) == [({}, True)]
+        assert tell(told, {}, INTERVAL_MS) == []
 
 
 def heartbeat(entries_read=100, at=0, lag_ms=0, queue="q", **counts):
@@ -135,7 +155,7 @@ class TestBalance:
         balance.take(heartbeat(wait=0))
         assert asked(balance) is None
         balance.take(heartbeat(wait=0))
-        assert asked(balance) == (QUEUE, "r")
+        assert asked(balance) == (QUEUE, "drift", "r")
         balance.take({"type": "snapshot", "status": "started", "source": "s", "queue": "q", "request": "r"})
         assert asked(balance, 10 * REPEAT_MS) is None
 
@@ -144,9 +164,9 @@ class TestBalance:
         balance.take(table(waiting=3))
         balance.take(heartbeat())
         balance.take(heartbeat())
-        assert asked(balance) == (QUEUE, "r")
+        assert asked(balance) == (QUEUE, "drift", "r")
         assert asked(balance, REPEAT_MS - 1, "other") is None
-        assert asked(balance, REPEAT_MS, "other") == (QUEUE, "r")
+        assert asked(balance, REPEAT_MS, "other") == (QUEUE, "drift", "r")
 
     @pytest.mark.parametrize(
         ("first", "second"),
@@ -169,7 +189,7 @@ class TestBalance:
         balance.take(table(waiting=3_000))
         balance.take(heartbeat(entries_read=0))
         balance.take(heartbeat(entries_read=800))
-        assert asked(balance) == (QUEUE, "r")
+        assert asked(balance) == (QUEUE, "drift", "r")
 
     def test_a_comparison_that_did_not_help_is_repeated_later_and_later(self):
         balance, now, found = Balance(), 0, []
@@ -180,7 +200,13 @@ class TestBalance:
             question = asked(balance, now, f"r{now}")
             if question is not None:
                 found.append(now)
-                started = {"type": "snapshot", "status": "started", "source": "s", "queue": "q", "request": question[1]}
+                started = {
+                    "type": "snapshot",
+                    "status": "started",
+                    "source": "s",
+                    "queue": "q",
+                    "request": question.request,
+                }
                 balance.take(started)
             now += 10_000
         assert found == [0, FIRST_PATIENCE_MS, 3 * FIRST_PATIENCE_MS, 7 * FIRST_PATIENCE_MS]
@@ -196,7 +222,27 @@ class TestBalance:
         balance.take(table(waiting=1))
         balance.take(heartbeat())
         balance.take(heartbeat())
-        assert asked(balance, 1, "again") == (QUEUE, "again")
+        assert asked(balance, 1, "again") == (QUEUE, "drift", "again")
+
+    def test_after_records_have_expired_every_queue_is_compared(self):
+        balance = Balance()
+        balance.take(heartbeat(at=1_000))
+        balance.take({"type": "gap", "cause": "expired", "partition": 2})
+        balance.take(heartbeat(at=11_000))
+        for at, queue in ((5_000, "r"), (61_000, "s"), (61_001, "new")):
+            balance.take(heartbeat(at=at, queue=queue))
+        questions = [asked(balance, 0, request) for request in ("1", "2", "3", "4")]
+        assert questions == [(("s", name), "gap", n) for name, n in (("q", "1"), ("r", "2"), ("s", "3"))] + [None]
+        balance.take(heartbeat(at=21_000))
+        assert asked(balance, REPEAT_MS) == (QUEUE, "gap", "1")  # nothing was apart, and it is asked for all the same
+
+    def test_queues_that_are_heard_of_after_records_have_expired_are_compared_too(self):
+        balance = Balance()
+        balance.take({"type": "gap", "cause": "expired", "partition": 2})
+        balance.take(heartbeat(at=1_000))
+        assert asked(balance) == (QUEUE, "gap", "r")
+        balance.take({"type": "gap", "cause": "trimmed"})
+        assert asked(balance, 1) is None
 
     @pytest.mark.parametrize("record", [{}, [], {"type": "table"}, {"type": "heartbeat", "source": "s"}])
     def test_what_is_none_of_ours_raises_what_its_reader_expects(self, record):

@@ -9,8 +9,7 @@ import pytest
 from streams.wire import loads
 from streams.worker import repair as module
 from streams.worker.comparisons import Comparisons
-from streams.worker.counts import INTERVAL_MS, Balance
-from streams.worker.meters import JUDGE
+from streams.worker.counts import INTERVAL_MS, JUDGE, Balance
 from streams.worker.outputs import Outputs
 from streams.worker.repair import FIRST_RETRY_MS
 from streams.worker.repairs import Repairs
@@ -191,6 +190,21 @@ def test_the_counts_of_a_partition_are_told_where_they_change():
         "counts": {"s/q": {"waiting": 2}}, "whole": True,
     }  # fmt: skip
     assert line.worker.tick(TICK_MS + INTERVAL_MS) == []
+
+
+def test_records_that_expired_unread_are_told_until_it_is_committed():
+    line = Line(1)
+    line.worker.handler.on_expired(PARTITION, 5, 12)
+    for _ in range(2):  # an abort: the tick is folded again
+        tx = line.worker.tx()
+        line.worker.handler.on_tick(tx, TICK_MS)
+    told = [loads(value) for topic, _, _, value, _, _ in line.worker.tick(TICK_MS) if ".health." in topic]
+    gap = {
+        "type": "gap", "source": None, "queue": None, "at": TICK_MS, "from_id": None, "to_id": None, "lost": None,
+        "undone": None, "cause": "expired", "epoch": 0, "partition": PARTITION, "offsets": 7,
+    }  # fmt: skip
+    assert [each for each in told if each["type"] == "gap"] == [gap]
+    assert line.worker.tick(TICK_MS + 1) == []
 
 
 @pytest.mark.parametrize(("partition", "asks"), [(JUDGE, True), (PARTITION, False)])

@@ -46,10 +46,11 @@ class Gap(HealthRecord):
 
     type: Literal["gap"]
     """Always `gap`."""
-    from_id: StreamId
-    """Everything up to here is known, and still holds."""
-    to_id: StreamId
-    """The loss lies before this id, or ends with it; where a history ended: the last entry that was told of it."""
+    from_id: StreamId | None
+    """Everything up to here is known, and still holds; null with `expired`."""
+    to_id: StreamId | None
+    """The loss lies before this id, or ends with it; where a history ended: the last entry that was told of it;
+    null with `expired`."""
     lost: int | None
     """How many were never read; null where Redis cannot tell."""
     cause: Literal["trimmed", "reset", "rewound", "failover", "expired"]
