@@ -15,6 +15,8 @@ from streams.bridge.walk import Begin, Walk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from streams.bridge.pace import Pace
+
 HEAD_WIDTH = 4
 _PATIENCE_S = 5.0
 _ID_BYTES = 100
@@ -86,16 +88,20 @@ class Ask:
     expected_bytes: int
 
 
-def upcoming(stream: Stream) -> list[str]:
+def upcoming(stream: Stream, now_s: float, pace: Pace) -> list[str]:
     """Jobs that `asks` will look at next, as far as their hashes are read."""
     ids = list(islice(stream.wanted, MULTI_JOBS))
     for walk in stream.walks:
-        ids.extend(islice(walk.ids, MULTI_JOBS * _WALKED_AT_ONCE))
+        if walk.hurried or not pace.wait_s(now_s):
+            ids.extend(islice(walk.ids, MULTI_JOBS * _WALKED_AT_ONCE))
     return ids
 
 
-def asks(stream: Stream, now_s: float, limit: int = MULTI_JOBS) -> Iterator[Ask]:
-    """What is to be looked at now, at most `limit` jobs a time. Nothing while earlier looks wait for entries."""
+def asks(stream: Stream, now_s: float, pace: Pace, limit: int = MULTI_JOBS) -> Iterator[Ask]:
+    """What is to be looked at now, at most `limit` jobs a time. Nothing while earlier looks wait for entries.
+
+    A comparison that nobody waits for keeps to `pace`.
+    """
     if stream.looks and not _given_up(stream, now_s):
         return
     stream.looked_at_s = now_s
@@ -106,7 +112,10 @@ def asks(stream: Stream, now_s: float, limit: int = MULTI_JOBS) -> Iterator[Ask]
         yield _ask_whether_there(stream, list(islice(stream.verify, _VERIFIED)))
     for walk in stream.walks:
         if walk.ids:
+            if not walk.hurried and pace.wait_s(now_s):
+                continue
             ids = _fitting(stream, walk.ids, limit * _WALKED_AT_ONCE)
+            pace.spend(len(ids), now_s)
             yield from (_ask_walked(stream, walk, ids[at : at + limit]) for at in range(0, len(ids), limit))
         elif walk.places:
             yield _ask_page(stream, walk)

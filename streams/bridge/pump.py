@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,7 @@ from streams.bridge.enrich import enrichments
 from streams.bridge.judging import Judging, doubt
 from streams.bridge.link import is_refusal
 from streams.bridge.looks import asks, upcoming
+from streams.bridge.pace import Pace
 from streams.bridge.publish import MOST_BYTES, Chunk
 from streams.bridge.refusal import printable
 from streams.bridge.sequencer import Taken
@@ -92,6 +93,7 @@ class Pump:
         self._metrics = metrics
         self._refusals = refusals
         self._shares = Shares()
+        self._pace = Pace()
         self._encoders: dict[str, Encoder] = {}
         self._served: dict[str, Stream] = {}
         self.failed: Callable[[Stream, Exception], None] = lambda _stream, _error: None
@@ -137,14 +139,13 @@ class Pump:
 
     async def _wait_for_work(self) -> None:
         self.work.clear()
-        if any(stream.ready for stream in self._shares):
+        idle_s = self._shares.idle_s(self._pace.wait_s(time.monotonic()), _IDLE_S)
+        if not idle_s:
             await asyncio.sleep(0)
             return
-        try:
-            async with asyncio.timeout(_IDLE_S):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(idle_s):
                 await self.work.wait()
-        except TimeoutError:
-            pass
 
     def _is_served(self, stream: Stream) -> bool:
         return self._served.get(stream.queue) is stream
@@ -173,7 +174,7 @@ class Pump:
         stream = part.stream
         stream.sizes.forget()
         new: set[str] = set()
-        ids: dict[str, None] = dict.fromkeys(upcoming(stream))
+        ids: dict[str, None] = dict.fromkeys(upcoming(stream, time.monotonic(), self._pace))
         new.update(ids)
         if self._settings.bridge.enrich:
             for _, (_, flat) in zip(range(part.count), stream.buffer, strict=False):
@@ -219,7 +220,7 @@ class Pump:
         size_bytes, jobs = self._asking.flight_bytes, self._asking.jobs
         for enrichment in enrichments(part.stream, items, jobs=jobs, size_bytes=size_bytes):
             yield self._enriching(part, enrichment)
-        for ask in asks(part.stream, time.monotonic(), jobs):
+        for ask in asks(part.stream, time.monotonic(), self._pace, jobs):
             yield self._looking(part.stream, ask)
 
     def _enriching(self, part: Part, enrichment: Enrichment) -> Question:

@@ -37,6 +37,12 @@ class Shares:
         """Serve it no more."""
         self._order.remove(stream)
 
+    def idle_s(self, paced_s: float, longest_s: float) -> float:
+        """How long nothing is to be done, 0 where a turn would get on; `paced_s` = until comparisons may go on."""
+        if any(stream.ready for stream in self._order):
+            return 0.0
+        return min(paced_s, longest_s) if any(stream.walking for stream in self._order) else longest_s
+
     def turn(self, budget_bytes: int) -> list[tuple[Stream, int]]:
         """Streams with something to do, and how many entries each may hand on; about `budget_bytes` together.
 

@@ -202,7 +202,13 @@ class Stream:
         """Whether a turn now would get on; looks that wait for entries wait for the reader."""
         if self.refused:
             return bool(self.buffer)
-        return bool(self.unsure or self.buffer or ((self.wanted or self.verify or self.walks) and not self.looks))
+        asked = self.wanted or self.verify or any(walk.hurried for walk in self.walks)
+        return bool(self.unsure or self.buffer or (asked and not self.looks))
+
+    @property
+    def walking(self) -> bool:
+        """Whether a comparison could go on, at its pace."""
+        return bool(self.walks) and not self.looks and not self.refused
 
     @property
     def busy(self) -> bool:

@@ -78,6 +78,11 @@ class Walk:
         return self.reason == SNAPSHOT
 
     @property
+    def hurried(self) -> bool:
+        """Whether somebody waits for it: a queue that is read for the first time, a pause. Else it goes at its pace."""
+        return not self.looks or FIRST_SIGHT in self.requests.values()
+
+    @property
     def request(self) -> str | None:
         """The id that its looks carry."""
         return next(iter(self.requests), None)

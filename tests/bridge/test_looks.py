@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from redis.exceptions import ResponseError
 
 from streams.bridge import bullmq
 from streams.bridge.bullmq import Keys
 from streams.bridge.ids import START
-from streams.bridge.looks import HEAD_WIDTH, asks, read_head
+from streams.bridge.looks import HEAD_WIDTH, asks, read_head, upcoming
+from streams.bridge.pace import COMPARED_PER_S, Pace
 from streams.bridge.stream import Look, Stream
 from streams.bridge.walk import Begin
 
@@ -38,7 +40,7 @@ def comparing() -> Stream:
 def answer(own: Stream, *replies: list[Any], seconds: int = 7) -> list[Look]:
     """The answers to all that is asked now, in order."""
     looks: list[Look] = []
-    asked = list(asks(own, 0.0))
+    asked = list(asks(own, 0.0, Pace()))
     assert len(asked) == len(replies)
     for ask, reply in zip(asked, replies, strict=True):
         assert len(ask.commands) == HEAD_WIDTH + len(reply)
@@ -81,7 +83,7 @@ def test_a_job_that_has_left_the_list_and_is_nowhere_else_is_searched_for_before
     assert [look.job_id for look in looks] == ["1", "3"]
     walk = own.walks[0]
     assert (list(walk.ids), walk.done, walk.over) == (["2"], 2, False)
-    assert len(next(iter(asks(own, 0.0))).commands) == HEAD_WIDTH + bullmq.PROBE_WIDTH + bullmq.SEARCH_WIDTH + 1
+    assert len(next(iter(asks(own, 0.0, Pace()))).commands) == HEAD_WIDTH + bullmq.PROBE_WIDTH + bullmq.SEARCH_WIDTH + 1
     (look,) = answer(own, [HASH, *NOWHERE, None, None, None, None, 2, 0, ["1", "3"]])
     assert (look.found, look.where, look.request) == (True, None, "id")
     assert (walk.done, own.searched) == (3, set())
@@ -97,10 +99,25 @@ def test_many_jobs_are_asked_about_in_several_groups_and_answered_in_any_of_them
     own = comparing()
     walk = own.walks[0]
     walk.ids = dict.fromkeys(map(str, range(900)))
-    groups = list(asks(own, 0.0))
+    groups = list(asks(own, 0.0, Pace()))
     assert len(groups) == 4
     groups[1].read([*head(), *[{}, *NOWHERE] * 200])
     assert (walk.done, len(walk.ids), "0" in walk.ids, "200" in walk.ids) == (200, 700, True, False)
+
+
+@pytest.mark.parametrize(("reason", "paced"), [("request", True), ("gap", True), ("first_sight", False)])
+def test_a_comparison_that_nobody_waits_for_keeps_its_pace(reason, paced):
+    own, pace = stream(), Pace()
+    own.comparisons.ask(reason)
+    own.walks.append(own.comparisons.begin())
+    own.walks[0].ids = dict.fromkeys(map(str, range(2_000)))
+    for ask in asks(own, 100.0, pace):
+        ask.read([*head(), *[{}, *NOWHERE] * 200])
+    wait_s = 800 / COMPARED_PER_S
+    assert pace.wait_s(100.0) == pytest.approx(wait_s)
+    assert (list(asks(own, 100.1, pace)) == [], upcoming(own, 100.1, pace) == []) == (paced, paced)
+    assert len(list(asks(own, 100.0 + wait_s, pace))) == 4
+    assert (own.ready, own.walking) == (not paced, True)
 
 
 def test_of_jobs_that_may_be_gone_is_asked_first_whether_they_are_there():
