@@ -129,16 +129,16 @@ class Queues:
         keys = [Keys(self._config.prefix, queue) for queue in fit]
         answers = await self._link.transactions([each.trial for each in keys])
         for queue, own, replies in zip(fit, keys, answers, strict=True):
-            wrong = replies if isinstance(replies, Exception) else self._opened(queue, own, replies)
+            wrong = self._opened(queue, own, replies)
             if wrong is None:
                 self._refusals.remove(queue)
             else:
                 self._refusals.add(queue, refusal.reason_of(wrong), refusal.said_by(wrong))
 
-    def _opened(self, queue: str, keys: Keys, replies: list[Any]) -> Exception | None:
+    def _opened(self, queue: str, keys: Keys, answer: list[Any] | Exception) -> Exception | None:
         """What went wrong."""
         try:
-            self._open(queue, keys, read_head(replies))
+            self._open(queue, keys, read_head(refusal.replies(answer)))
         except Exception as error:  # noqa: BLE001 - whatever a queue holds concerns that queue alone
             return error
         return None

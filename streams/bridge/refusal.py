@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from streams.bridge.bullmq import raw
 from streams.bridge.link import is_refusal
 from streams.clock import wall_ms
 from streams.core.job import escape
+from streams.escape import printable as escape_text
 
 if TYPE_CHECKING:
     from streams.bridge.metrics import Metrics
@@ -33,12 +33,8 @@ _TOLD_AGAIN_S: Final = 600.0
 
 
 def printable(text: str) -> str:
-    r"""A name or an error for a terminal or a line of a log: control characters, and bytes that are no text, as `\x0a`.
-
-    Shortened where it is long.
-    """
-    shown = raw(text).decode("utf-8", "backslashreplace")
-    shown = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: f"\\x{ord(found[0]):02x}", shown)
+    r"""A name or an error for a terminal or a line of a log, bytes that are no text as `\xff`. Shortened if long."""
+    shown = escape_text(raw(text).decode("utf-8", "backslashreplace"), _TOLD_CHARACTERS)
     return shown if len(shown) <= _TOLD_CHARACTERS else f"{shown[:_TOLD_CHARACTERS]}…"
 
 
@@ -48,7 +44,7 @@ def bad_name(queue: str) -> str | None:
         size = len(queue.encode())
     except UnicodeEncodeError:
         return "the name is not UTF-8"
-    return f"the name has {size} bytes" if size > LONGEST_NAME_BYTES else None
+    return f"the name has {size:,} bytes" if size > LONGEST_NAME_BYTES else None
 
 
 def reason_of(error: BaseException) -> Reason:
@@ -60,6 +56,13 @@ def reason_of(error: BaseException) -> Reason:
         if "NOPERM" in text or "permission" in text:
             return "no_permission"
     return "unreadable"
+
+
+def replies(answer: list[Any] | Exception) -> list[Any]:
+    """What Redis has answered to a queue's commands. Raises what it was refused with."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def said_by(error: BaseException) -> str:

@@ -7,20 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streams.bridge import bullmq, discovery
+from streams.bridge import bullmq, discovery, refusal
 from streams.bridge.link import Link
-from streams.bridge.looks import HEAD_WIDTH, read_head
+from streams.bridge.looks import read_head
 from streams.commands.findings import Finding
-from streams.escape import printable
 from streams.settings import Source
 
 LEAST_BULLMQ: Final = 4
 DEFAULT_ENTRIES: Final = 10_000
 NEARLY_NOTHING: Final = 100
-LONGEST_NAME_BYTES: Final = 1_000
-"""Kafka's keys, label values and log lines all carry a queue's name."""
 _SHOWN: Final = 5
-_LONGEST_SHOWN: Final = 200
 _AT_ONCE: Final = 500
 _REMEDIES: Final = {
     "bad_name": "give the queue a name that is UTF-8 and has at most 1,000 bytes: it stands in keys on Kafka",
@@ -36,6 +32,10 @@ class Opened:
 
     queues: list[str] = field(default_factory=list)
     refused: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def refuse(self, name: str, reason: refusal.Reason, said: str) -> None:
+        """It cannot be opened."""
+        self.refused.setdefault(reason, []).append((refusal.printable(name), said))
 
 
 async def examine(check: str, source: Source, link: Link) -> AsyncIterator[Finding]:
@@ -62,50 +62,22 @@ async def open_all(source: Source, link: Link) -> Opened:
     opened = Opened()
     names = []
     for name in sorted(await discovery.find(link, source.prefix, source.queues, source.exclude)):
-        wrong = bad_name(name)
-        if wrong:
-            shown = printable(bullmq.raw(name).decode("utf-8", "backslashreplace"), _LONGEST_SHOWN)
-            opened.refused.setdefault("bad_name", []).append((shown, wrong))
-        else:
+        wrong = refusal.bad_name(name)
+        if wrong is None:
             names.append(name)
+        else:
+            opened.refuse(name, "bad_name", wrong)
     for start in range(0, len(names), _AT_ONCE):
         part = names[start : start + _AT_ONCE]
-        heads = [command for name in part for command in bullmq.Keys(source.prefix, name).head]
-        replies = await link.send(heads, len(heads))
-        for number, name in enumerate(part):
-            _judge(opened, name, replies[number * HEAD_WIDTH : (number + 1) * HEAD_WIDTH])
+        answers = await link.transactions([bullmq.Keys(source.prefix, name).trial for name in part])
+        for name, answer in zip(part, answers, strict=True):
+            try:
+                read_head(refusal.replies(answer))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the bridge will not read the queue
+                opened.refuse(name, refusal.reason_of(error), refusal.said_by(error))
+            else:
+                opened.queues.append(name)
     return opened
-
-
-def bad_name(name: str) -> str:
-    """What is wrong with a queue's name; empty where nothing is."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        return "the name is not UTF-8"
-    return f"the name has {size:,} bytes" if size > LONGEST_NAME_BYTES else ""
-
-
-def _judge(opened: Opened, name: str, replies: list[Any]) -> None:
-    error = next((r for r in replies if isinstance(r, Exception) and "no such key" not in str(r)), None)
-    try:
-        if error is None:
-            read_head(replies)
-    except Exception as found:  # noqa: BLE001 - whatever it is, the queue cannot be read
-        error = found
-    if error is None:
-        opened.queues.append(name)
-    else:
-        said = f"{type(error).__name__}: {error}"
-        opened.refused.setdefault(reason_of(error), []).append((printable(name), printable(said, _LONGEST_SHOWN)))
-
-
-def reason_of(error: Exception) -> str:
-    """One of the reasons for which a queue is refused."""
-    text = str(error)
-    if "WRONGTYPE" in text or "wrong kind of value" in text:
-        return "wrong_type"
-    return "no_permission" if "permission" in text.lower() else "unreadable"
 
 
 def refusals(check: str, opened: Opened) -> Iterator[Finding]:

@@ -59,7 +59,7 @@ def test_reasons(error, reason):
 
 def test_the_text_of_our_own_errors_is_not_told():
     assert "secret" not in refusal.said_by(ValueError("secret"))
-    assert refusal.said_by(ResponseError("WRONGTYPE\r\n")) == "WRONGTYPE\\x0d\\x0a"
+    assert refusal.said_by(ResponseError("WRONGTYPE\r\n")) == "WRONGTYPE\\r\\n"
 
 
 def test_each_is_told_once_and_once_again_when_it_is_read():
@@ -107,4 +107,4 @@ def test_what_failed_inside_is_tried_less_and_less_often_and_what_others_can_men
 def test_a_name_must_be_text_and_short():
     assert refusal.bad_name("crawl\n") is None
     assert refusal.bad_name("\udcff") == "the name is not UTF-8"
-    assert refusal.bad_name("é" * 501) == "the name has 1002 bytes"
+    assert refusal.bad_name("é" * 501) == "the name has 1,002 bytes"
