@@ -19,11 +19,27 @@ if TYPE_CHECKING:
 _TEXT = CompactString("utf-8")
 
 
+_ENDED_BY_BROKER = ("PrepareEpochFence", "PrepareAbort", "CompleteAbort")
+
+
 class Holder(NamedTuple):
     """The producer that may write under a transactional id; each one that opens it gets another epoch (or id)."""
 
     producer_id: int
     epoch: int
+    state: str = ""
+    """Of its transaction, in Kafka's words."""
+
+    def took_over_from(self, other: Holder) -> bool:
+        """Whether somebody has opened the id since `other` held it.
+
+        The broker itself ends a transaction that lasts longer than its timeout, and counts the epoch up by one; whoever
+        opens the id meanwhile counts it up as well, and leaves no aborted transaction.
+        """
+        if self[:2] == other[:2]:
+            return False
+        ended = self.producer_id == other.producer_id and self.epoch == other.epoch + 1
+        return not (ended and self.state in _ENDED_BY_BROKER)
 
 
 async def holder(client: AIOKafkaClient, transactional_id: str) -> Holder | None:
@@ -40,7 +56,9 @@ async def holder(client: AIOKafkaClient, transactional_id: str) -> Holder | None
     error: type[KafkaError] = for_code(found["error_code"])
     if error.retriable:
         raise error
-    return None if found["error_code"] else Holder(found["producer_id"], found["producer_epoch"])
+    if found["error_code"]:
+        return None
+    return Holder(found["producer_id"], found["producer_epoch"], found["transaction_state"])
 
 
 class _DescribeTransactionsResponse(Response):  # type: ignore[misc]  # aiokafka has no types

@@ -254,7 +254,7 @@ class Publisher:
 
     async def _check_holder(self) -> None:
         """Raises FencedError where another has opened the transactional id after this bridge did."""
-        if self._held is None or self._expired:
+        if self._held is None:
             return
         client = AIOKafkaClient(**self._settings.kafka.client())
         try:
@@ -263,7 +263,7 @@ class Publisher:
                 now = await holder(client, self._transactional_id)
         finally:
             await client.close()
-        if now not in (self._held, None):
+        if now is not None and now.took_over_from(self._held):
             raise FencedError
 
     async def _check_topics(self, producer: AIOKafkaProducer) -> None:

@@ -94,7 +94,8 @@ async def test_a_transaction_that_the_broker_ended_itself_is_no_takeover(setup, 
 
     async def once_it_is_ended() -> None:
         for _ in range(150):
-            if await holder(publisher._producer.client, f"{setup.prefix}.bridge") != publisher._held:
+            now = await holder(publisher._producer.client, f"{setup.prefix}.bridge")
+            if now is None or now[:2] != publisher._held[:2]:
                 break
             await asyncio.sleep(0.2)
         try:
@@ -108,6 +109,48 @@ async def test_a_transaction_that_the_broker_ended_itself_is_no_takeover(setup, 
     await publisher.close()
     assert ends == [ProducerFenced]
     assert len(await setup.read(topology.HEALTH, enough=lambda r: len(r) >= 1)) == 1
+
+
+async def test_a_bridge_that_stood_still_while_another_took_over_ends_and_leaves_it_in_place(setup, monkeypatch):
+    """Its transaction has expired, which looks the same to it."""
+    monkeypatch.setattr(publish, "_TRANSACTION_TIMEOUT_S", 1.0)
+    publisher = Publisher(setup.settings(), Outage())
+    await publisher.start()
+    commit, others = publisher._producer.commit_transaction, []
+
+    async def too_late() -> None:
+        await asyncio.sleep(1.2)
+        others.append(await newer(setup))
+        await commit()
+
+    monkeypatch.setattr(publisher._producer, "commit_transaction", too_late)
+    with pytest.raises(FencedError):
+        await publisher._publish(chunk(1))
+    (other,) = others
+    await other.begin_transaction()
+    await other.send_and_wait(topology.full_name(setup.prefix, topology.HEALTH), b"of the newer", partition=0)
+    await other.commit_transaction()
+    records = await setup.read(topology.HEALTH, enough=lambda r: len(r) >= 1)
+    assert [record.value for record in records] == [b"of the newer"]
+    await other.stop()
+
+
+@pytest.mark.parametrize(
+    ("now", "taken"),
+    [
+        (Holder(7, 3, "Empty"), False),
+        (Holder(7, 3, "Ongoing"), False),
+        (Holder(7, 4, "CompleteAbort"), False),
+        (Holder(7, 4, "PrepareAbort"), False),
+        (Holder(7, 4, "PrepareEpochFence"), False),
+        (Holder(7, 4, "Empty"), True),
+        (Holder(7, 4, "Ongoing"), True),
+        (Holder(7, 5, "CompleteAbort"), True),
+        (Holder(8, 0, "CompleteAbort"), True),
+    ],
+)
+def test_what_the_broker_ended_itself_is_told_from_a_takeover(now, taken):
+    assert now.took_over_from(Holder(7, 3, "Ongoing")) is taken
 
 
 async def test_a_start_that_failed_half_way_is_not_taken_for_a_takeover(setup, publisher, monkeypatch):
@@ -133,7 +176,7 @@ async def test_each_that_opens_the_id_is_another_holder(setup):
     second = await newer(setup)
     after = await holder(first.client, f"{setup.prefix}.bridge")
     assert before is not None
-    assert after == Holder(before.producer_id, before.epoch + 1)
+    assert after == Holder(before.producer_id, before.epoch + 1, "Empty")
     assert await holder(second.client, f"{setup.prefix}.nobody") is None
     await first.stop()
     await second.stop()
