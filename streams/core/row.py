@@ -71,7 +71,14 @@ def spread_of(life: int) -> int:
 
 
 def life_of(event: Event) -> int:
-    """The life of a job whose `added` was not seen: its own creation time, else that of what is known first."""
+    """The life of a job whose `added` was not seen: its own creation time, else that of what is known first.
+
+    In a later history of the stream a job may be back whose life has been told and closed: there its creation time
+    would name that one once more.
+    """
+    at: int = event["observed_at"] if is_look(event) else ms_of(event["stream_id"])
+    if event.get("epoch"):
+        return at
     job: Job = event.get("job") or {}
     return job.get("timestamp") or ms_of(event["stream_id"])
 

@@ -84,13 +84,8 @@ class Step:
         return job_key(self.event["source"], self.event["queue"], self.event["job_id"])
 
     def begin(self, life: int) -> None:
-        """Open a new life; what was there under this key is closed first.
-
-        In a later history of the stream a job comes back that has been closed here: its life is another one by the
-        number of that history, since nothing is known of the one that was told.
-        """
+        """Open a new life; what was there under this key is closed first."""
         old = self.row
-        life = min(life + self.epoch, LARGEST)
         if old:
             self.close("replaced")
             if old["life"] == life:

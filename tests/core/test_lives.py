@@ -128,20 +128,21 @@ def test_the_last_life_that_64_bits_can_number_is_followed_by_another():
 
 
 @pytest.mark.parametrize(
-    "back",
+    ("back", "began"),
     [
-        entry("added", BORN, job(), epoch=1),
-        entry("waiting", BORN, job(), epoch=1, fields={"prev": "active"}),
-        look("wait", 9_000, job(), stream_id="5-0", epoch=1),
+        (entry("added", 9_000, job(), epoch=1), 9_000),
+        (entry("waiting", 9_000, job(), epoch=1, fields={"prev": "active"}), 9_000),
+        (look("wait", 9_000, job(), stream_id="5-0", epoch=1), 9_000),
+        (look("wait", 9_000, job(timestamp=BORN - 1), stream_id="5-0", epoch=2), 9_000),
     ],
 )
-def test_a_job_that_is_back_after_it_was_closed_begins_another_life(back):
+def test_a_job_that_is_back_after_it_was_closed_begins_another_life(back, began):
     """Redis has gone back to before its end: what was told of that life stands."""
     life = waiting()
     life.apply(entry("removed", 3_000))
     assert (life.row, [(each["life"], each["seq"]) for each in life.transitions]) == (None, [(BORN, 1), (BORN, 2)])
     life.apply(back)
-    life.apply(entry("active", 10_000, job(**RAN), epoch=1))
+    life.apply(entry("active", 10_000, job(**RAN), epoch=2))
     told = [(each["life"], each["seq"]) for each in life.transitions[2:]]
-    assert told[0] == (BORN + 1, 1)
-    assert {life for life, _ in told} == {BORN + 1}
+    assert told[0] == (began, 1)
+    assert {life for life, _ in told} == {began}
