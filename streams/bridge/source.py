@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streams import topology
-from streams.bridge import bullmq, encode, judging, sequencer
+from streams.bridge import bullmq, encode, judging, refusal, sequencer
 from streams.bridge.asking import Asking
 from streams.bridge.early import TICK_S, Early
 from streams.bridge.health import HEARTBEAT_S, Health
@@ -21,6 +21,8 @@ from streams.bridge.queues import Queues
 from streams.bridge.reader import Reader
 from streams.bridge.refusal import Refusals
 from streams.bridge.tasks import run_beside
+from streams.clock import wall_ms
+from streams.telemetry.skew import Skew
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from streams.bridge.buffer import Buffer
     from streams.bridge.checkpoint import Checkpoint
     from streams.bridge.history import Past, Server
+    from streams.bridge.looks import Head
     from streams.bridge.metrics import Metrics, Pulse
     from streams.bridge.outage import Outage
     from streams.bridge.publish import Publisher
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 _COUNTED_AT_ONCE = 200
 _COUNT_S = 1.0
 """How soon a queue that was just opened has its first heartbeat."""
+_QUICK_MS = 1_000
+"""An answer that takes longer does not tell the time."""
 _BEAT_S = 5.0
 _LONGEST_PAUSE_S = 60.0
 
@@ -62,6 +67,7 @@ class Source:
         self._reach = Reach(outage, name if len(settings.sources) > 1 else "")
         self._pulse = pulse
         url = self._config.url.get_secret_value()
+        self._skew = Skew(metrics, f"redis-bridge/{name}", f"Redis (source {name})", "events have its times")
         self._identity = Identity(
             allow_replica=self._config.allow_replica, changed=self._doubt_all, renamed=self._rename
         )
@@ -164,24 +170,28 @@ class Source:
             part = streams[at : at + _COUNTED_AT_ONCE]
             groups = [[*stream.keys.head, *(stream.keys.size(place) for place in bullmq.PLACES)] for stream in part]
             read = [sequencer.read_so_far(stream) for stream in part]
+            asked_ms = wall_ms()
             answers = await self._counting.transactions(groups)
-            for stream, up_to, replies in zip(part, read, answers, strict=True):
+            took_ms = wall_ms() - asked_ms
+            redis_ms = 0
+            for stream, up_to, answer in zip(part, read, answers, strict=True):
                 stream.heartbeat_at_s = now_s + HEARTBEAT_S
-                if isinstance(replies, Exception):
-                    self._queues.failed(stream, replies)
+                try:
+                    replies = refusal.replies(answer)
+                    head = read_head(replies)
+                except Refused as error:
+                    self._queues.failed(stream, error)
                     continue
-                self._learn(stream, up_to, replies)
+                redis_ms = redis_ms or head.observed_at
+                self._learn(stream, up_to, head, replies[HEAD_WIDTH:])
                 self._health.due.add(stream)
+            if redis_ms and 0 <= took_ms <= _QUICK_MS:
+                self._skew.tell(redis_ms - asked_ms - took_ms / 2)
         return bool(streams)
 
-    def _learn(self, stream: Stream, read: Past, replies: list[Any]) -> None:
-        try:
-            head = read_head(replies)
-        except Refused as error:
-            self._queues.failed(stream, error)
-            return
+    def _learn(self, stream: Stream, read: Past, head: Head, sizes: list[Any]) -> None:
         stream.last = head.at
-        sizes = zip(bullmq.PLACES, replies[HEAD_WIDTH:], strict=True)
-        stream.counts = {place: size for place, size in sizes if isinstance(size, int)}
+        counted = zip(bullmq.PLACES, sizes, strict=True)
+        stream.counts = {place: size for place, size in counted if isinstance(size, int)}
         if not stream.unsure and (judging.doubt(stream, read, head) or sequencer.is_exhausted(stream, read, head)):
             self._pump.work.set()

@@ -133,8 +133,8 @@ PRIVATE: Final[tuple[Private, ...]] = (
     ),
     Private(
         "aiokafka.consumer.group_coordinator:GroupCoordinator",
-        ("request_rejoin",),
-        "asking for a new assignment",
+        ("request_rejoin", "_send_req", "coordinator_dead"),
+        "asking for a new assignment; a refused question for committed offsets",
     ),
     Private(
         "aiokafka.consumer.subscription_state:SubscriptionState",

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP
@@ -17,6 +18,7 @@ from mode.utils.futures import notify
 
 from streams.engine import recovery
 from streams.engine.messages import BatchMessage
+from streams.engine.offsets import send_checked
 from streams.engine.records import lean_record, take_piece
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = FETCH_MAX_BYTES
         fetcher.PartitionRecords._consumer_record = lean_record  # for all consumers of the process
         fetcher.FetchResult.getall = take_piece  # likewise
+        GroupCoordinator._send_req = send_checked  # likewise
         return consumer
 
     async def rejoin(self) -> None:

@@ -6,21 +6,19 @@ clocks say; so nothing is let go while they disagree, or while nobody tells what
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from streams.clock import steady_ms, wall_ms
 from streams.telemetry import Metrics
-
-log = logging.getLogger(__name__)
+from streams.telemetry.skew import Skew
 
 TRUSTED_MS: Final = 300_000
 """Nothing expires while the newest heartbeat and the wall clock are further apart."""
 WINDOW_MS: Final = 30_000
 """Heartbeats take a while, some longer: within a window the one that came fastest counts."""
-TOLD_MS: Final = (2_000, 60_000)
 BETWEEN: Final = "bridge-worker"
+_MATTERS: Final = f"nothing expires while they are more than {TRUSTED_MS // 60_000} minutes apart"
 
 
 class Clocks:
@@ -34,11 +32,10 @@ class Clocks:
     ) -> None:
         self.wall = wall
         self.steady = steady
-        self._metrics = metrics
+        self._skew = Skew(metrics, BETWEEN, "the bridge", _MATTERS)
         self._newest: int | None = None
         self._ahead: int | None = None
         self._window_ends = steady() + WINDOW_MS
-        self._told = 0
 
     @property
     def trusted(self) -> bool:
@@ -56,21 +53,5 @@ class Clocks:
         ahead = at - self.wall()
         self._ahead = ahead if self._ahead is None else max(self._ahead, ahead)
         if self.steady() >= self._window_ends:
-            self._tell(self._ahead)
+            self._skew.tell(self._ahead)
             self._ahead, self._window_ends = None, self.steady() + WINDOW_MS
-
-    def _tell(self, ahead_ms: int) -> None:
-        if self._metrics is not None:
-            self._metrics.set("clock_skew_seconds", ahead_ms / 1000, {"between": BETWEEN})
-        level = sum(abs(ahead_ms) > limit for limit in TOLD_MS)
-        if level > self._told:
-            way = "ahead of" if ahead_ms > 0 else "behind"
-            log.log(
-                logging.ERROR if level == len(TOLD_MS) else logging.WARNING,
-                "the bridge's clock is %.1f s %s this worker's: let both follow a time server; deadlines run on, but "
-                "nothing expires while they are more than %d minutes apart",
-                abs(ahead_ms) / 1000, way, TRUSTED_MS // 60_000,
-            )  # fmt: skip
-        elif level < self._told and not level:
-            log.info("the clocks of bridge and worker agree again")
-        self._told = level

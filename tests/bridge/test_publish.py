@@ -93,9 +93,11 @@ async def test_a_transaction_that_the_broker_ended_itself_is_no_takeover(setup, 
     commit, ends = publisher._producer.commit_transaction, []
 
     async def once_it_is_ended() -> None:
+        held = publisher._held
+        assert held is not None
         for _ in range(150):
             now = await holder(publisher._producer.client, f"{setup.prefix}.bridge")
-            if now is None or now[:2] != publisher._held[:2]:
+            if now is None or now[:2] != held[:2]:
                 break
             await asyncio.sleep(0.2)
         try:

@@ -15,6 +15,7 @@ from bullmq import Queue
 from streams import topology, wire
 from streams.bridge import bullmq
 from streams.bridge.run import run
+from streams.clock import wall_ms
 from tests.port import working
 
 from .support import Setup, order, running, terminate
@@ -334,6 +335,33 @@ async def test_a_queue_that_appears_while_running_is_read(setup, db):
         await write(db, setup, range(5))
         events = await setup.events(20)
     assert {event["queue"] for event in events} == {setup.queue}
+
+
+class Skews:
+    """What is said of clocks."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, float] = {}
+
+    def inc(self, name: str, amount: float, labels: dict[str, str]) -> None:
+        pass
+
+    def set(self, name: str, value: float, labels: dict[str, str]) -> None:
+        if name == "clock_skew_seconds":
+            self.said[labels["between"]] = value
+
+
+@pytest.mark.errors_expected
+async def test_a_queue_is_heard_of_at_once_and_how_far_redis_clock_is_ahead(setup, db, monkeypatch):
+    await write(db, setup, range(3))
+    skews = Skews()
+    monkeypatch.setattr("streams.bridge.source.wall_ms", lambda: wall_ms() - 3_600_000)
+    begun = time.monotonic()
+    async with running(run, setup.settings(), metrics=skews):
+        (heartbeat, *_) = await setup.health("heartbeat", enough=lambda found: len(found) >= 1)
+    assert time.monotonic() - begun < 9
+    assert heartbeat["counts"].keys() >= {"wait", "active"}
+    assert skews.said == {"redis-bridge/default": pytest.approx(3_600, abs=2)}
 
 
 async def test_a_stream_deleted_as_obliterate_does_is_a_reset_and_reading_goes_on(setup, db):
