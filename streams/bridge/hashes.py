@@ -30,7 +30,8 @@ def decode_job(hash_: dict[str, str], *, embed: bool = False, texts: Texts | Non
     """A job's hash under our names; absent fields are absent keys, numbers that are none or too large are None.
 
     `embed` leaves JSON texts as they are, checked, for `wire.dumps` to put in place: half the price, and
-    numbers keep every digit. `texts` cuts those that are too long, and keeps their paths.
+    numbers keep every digit. `texts` cuts those that are too long, and keeps their paths. Options that are no object
+    and stacks that are no list are left out.
     """
     fields = _EMBEDDED if embed else _PARSED
     job: dict[str, Any] = {}
@@ -42,13 +43,14 @@ def decode_job(hash_: dict[str, str], *, embed: bool = False, texts: Texts | Non
     if "attemptsMade" in hash_:
         job["counts_starts"] = True
     job["stalled_count"] = _count(hash_, "stc", "stalledCounter")
-    if hash_.get("opts", "{")[:1] != "{" and not hash_["opts"].lstrip().startswith("{"):
-        del job["opts"]
     parent = parent_of(hash_)
     if parent is not None:
         job["parent"] = parent
     if texts is not None and not hash_.keys().isdisjoint(_CUT):
         _cut(hash_, job, texts)
+    for name, opening in _SHAPED:
+        if name in job and (isinstance(job[name], str) or hash_[name].lstrip(_JSON_SPACE)[:1] != opening):
+            del job[name]
     return job
 
 
@@ -78,8 +80,6 @@ def _cut(hash_: dict[str, str], job: dict[str, Any], texts: Texts) -> None:
                 for n, each in enumerate(value)
             ]
             job["stacktrace"] = fitted if any(map(is_not, fitted, value)) else job["stacktrace"]
-        elif isinstance(value, str):
-            job["stacktrace"] = texts.fit("job.stacktrace", value)
 
 
 class Texts:
@@ -207,6 +207,9 @@ def _with_more(told: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**more, **told}
 
 
+_SHAPED: Final = (("opts", "{"), ("stacktrace", "["))
+"""What is of use as an object and as a list alone: anything else is as if it were not there."""
+_JSON_SPACE: Final = " \t\n\r"
 _CUT: Final = ("failedReason", "defa", "stacktrace")
 LARGEST: Final = 2**63 - 1
 _SURELY_FITS: Final = 18

@@ -166,7 +166,7 @@ def take_creation(row: Row, job: Job) -> None:
     row["timestamp"] = timestamp or number_of(row, job, "timestamp", row["timestamp"])
     row["priority"] = priority if priority == 0 else number_of(row, job, "priority")
     row["max_attempts"] = most = max_attempts_of(job)
-    if most == LARGEST:
+    if most == LARGEST or "opts" not in job:
         estimate(row, "max_attempts")
     if timestamp is None or is_extreme(timestamp):
         estimate(row, "timestamp")

@@ -10,6 +10,7 @@ from streams import wire
 from streams.bridge import hashes
 from streams.bridge.bullmq import Keys, carries_job, exhausted, is_marker, job_of, may_be_exhausted
 from streams.bridge.encode import clean, dump_job
+from streams.core.events import check
 
 LARGEST = 2**63 - 1
 
@@ -107,20 +108,32 @@ def test_stacks_are_cut_one_by_one():
     assert texts.cut == ["job.stacktrace[1]"]
 
 
-@pytest.mark.parametrize("stacks", ['["' + 'x","' * 200 + '"]', "{" + " " * 500 + "}"])
-def test_long_lists_of_short_stacks_and_other_json_stay(stacks):
-    texts = hashes.Texts(300)
+def test_long_lists_of_short_stacks_stay():
+    texts, stacks = hashes.Texts(300), '["' + 'x","' * 200 + '"]'
     job = hashes.decode_job({"stacktrace": stacks}, embed=True, texts=texts)
     assert wire.loads(wire.dumps(job))["stacktrace"] == wire.loads(stacks)
     assert texts.cut == []
 
 
-def test_a_stack_that_is_no_list_is_cut_as_a_text():
+@pytest.mark.parametrize("embed", [True, False])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[", "{]", '{"a":', "[1", "null", "7", '"{"', "x" * 500, "{" * 300, "\ufeff{}"]
+)
+def test_options_that_are_no_object_and_stacks_that_are_no_list_are_left_out(text, embed):
     texts = hashes.Texts(300)
-    job = hashes.decode_job({"stacktrace": "x" * 500, "failedReason": "r", "defa": "d" * 500}, texts=texts)
-    assert job["stacktrace"].endswith("… (500 bytes)")
-    assert job["failed_reason"] == "r"
-    assert texts.cut == ["job.deferred_failure", "job.stacktrace"]
+    hash_ = {"opts": text, "stacktrace": text, "failedReason": "r", "defa": "d" * 500}
+    job = hashes.decode_job(hash_, embed=embed, texts=texts)
+    assert not {"opts", "stacktrace"} & job.keys()
+    assert (job["failed_reason"], texts.cut) == ("r", ["job.deferred_failure"])
+
+
+@pytest.mark.parametrize("embed", [True, False])
+@pytest.mark.parametrize(
+    ("opts", "stacks"), [("{}", "[]"), (' {"a":1}', "\n[1]"), ('\t{"a":"\\ud800"}', '["\\ud800"]')]
+)
+def test_options_and_stacks_stay(opts, stacks, embed):
+    job = wire.loads(wire.dumps(hashes.decode_job({"opts": opts, "stacktrace": stacks}, embed=embed)))
+    assert (type(job["opts"]), type(job["stacktrace"])) == (dict, list)
 
 
 @pytest.mark.parametrize(
@@ -148,16 +161,18 @@ def test_a_hash_read_by_its_fields_is_the_same():
 TEXT = st.binary(max_size=40).map(lambda b: b.decode("utf-8", "surrogateescape"))
 DEEP = st.integers(1, 400).map(lambda n: "[" * n + "]" * n)
 NUMBERS = st.sampled_from(["1e400", "-1e400", "NaN", "9" * 40, "1.5", "-0", "0x1", "1e20", str(2**63), str(-(2**63))])
-HASHES = st.dictionaries(st.sampled_from(hashes.FIELDS) | TEXT, TEXT | DEEP | NUMBERS, max_size=12)
+SHAPES = st.tuples(st.sampled_from(["", " ", "\n"]), st.text('{}[]"\\,:a1', max_size=6)).map("".join)
+HASHES = st.dictionaries(st.sampled_from(hashes.FIELDS) | TEXT, TEXT | DEEP | NUMBERS | SHAPES, max_size=12)
 
 
 @given(HASHES)
-def test_any_hash_becomes_json(hash_):
+def test_any_hash_becomes_what_the_worker_takes(hash_):
     texts = hashes.Texts(256)
     job = wire.loads(dump_job(hash_, texts))
     for name in ("timestamp", "delay", "priority", "processed_on", "finished_on", "attempts_made", "stalled_count"):
         assert job.get(name) is None or -LARGEST <= job[name] <= LARGEST
-    assert isinstance(job.get("opts", {}), dict)
+    entry = {"source": "s", "queue": "q", "job_id": "1", "event": "added", "stream_id": "1-0", "fields": {}, "job": job}
+    assert check({"kind": "entry", "queue_paused": False, "enriched": True, **entry}, b"s/q/1")["job"] == job
 
 
 def test_markers_are_zero_and_a_time():

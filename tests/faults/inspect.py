@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
+from streams.core.job import escape
 from streams.docs.schemas import VALUES
 from streams.docs.topics import definitions
 from streams.topology import EVENTS, HEALTH
@@ -113,7 +114,20 @@ def drift(stage: Stage) -> list[str]:
     """The product's own word: its table equals BullMQ's counts. The metric is one worker's that has all partitions."""
     found = [(name, *each) for name in WORKERS for each in _DRIFT.findall(stage.processes.metrics(name))]
     told = [f"{name}: jobs_drift{{{labels}}} is {value}, expected 0" for name, labels, value in found if float(value)]
-    return told + counts.drift(stage.topics.health)
+    told += counts.drift(stage.topics.health)
+    return [line for line in told if not any(queue in line for queue in twice(stage))] if told else []
+
+
+def twice(stage: Stage) -> list[str]:
+    """Hostile queues in whose list an id stands twice, as metrics and records name them: Redis counts it twice."""
+    with stage.redis.direct as client:
+        lists = {
+            queue: client.lrange(f"bull:{queue}:wait", 0, -1)
+            for queue in stage.redis.history.streams
+            if queue.startswith("hostile") and client.type(f"bull:{queue}:wait") == b"list"
+        }
+    bad = [queue for queue, ids in lists.items() if len(set(ids)) < len(ids)]
+    return [name for queue in bad for name in (f'queue="{queue}"', f"/{escape(queue)}:")]
 
 
 def memory(stage: Stage) -> list[str]:

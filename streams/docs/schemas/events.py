@@ -31,8 +31,8 @@ class Job(Shape):
     """The job's name."""
     data: Any = None
     """The payload, parsed; text where it is no JSON."""
-    opts: Any = None
-    """BullMQ's options under its own (short) keys."""
+    opts: dict[str, Any] | None = None
+    """BullMQ's options under its own (short) keys; absent where they are no object."""
     timestamp: int | None = None
     """Creation, ms."""
     delay: int | None = None
@@ -55,8 +55,8 @@ class Job(Shape):
     """End, ms."""
     failed_reason: str | None = None
     """Error text of the last failed attempt."""
-    stacktrace: Any = None
-    """One stack for each failed attempt."""
+    stacktrace: list[Any] | None = None
+    """One stack for each failed attempt; absent where it is no list."""
     return_value: Any = None
     """The processor's result, parsed; text where it is no JSON."""
     parent: Parent | None = None
