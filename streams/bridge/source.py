@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 _COUNTED_AT_ONCE = 200
 _COUNT_S = 1.0
 """How soon a queue that was just opened has its first heartbeat."""
+_COUNTS_AN_INTERVAL = 8
 _QUICK_MS = 1_000
 """An answer that takes longer does not tell the time."""
 _BEAT_S = 5.0
@@ -165,7 +166,12 @@ class Source:
     async def _count(self) -> bool:
         """For the heartbeats: jobs by place, without a place that cannot be counted, and the stream's last entry."""
         now_s = time.monotonic()
-        streams = [stream for stream in self.streams if not stream.refused and stream.heartbeat_at_s <= now_s]
+        known = [stream for stream in self.streams if not stream.refused]
+        due = sorted(
+            (stream for stream in known if stream.heartbeat_at_s <= now_s), key=lambda stream: stream.heartbeat_at_s
+        )
+        # Spread over the interval: thousands of heartbeats in one transaction, and one second of Redis, would be felt.
+        streams = due[: max(len(known) // _COUNTS_AN_INTERVAL, _COUNTED_AT_ONCE)]
         for at in range(0, len(streams), _COUNTED_AT_ONCE):
             part = streams[at : at + _COUNTED_AT_ONCE]
             groups = [[*stream.keys.head, *(stream.keys.size(place) for place in bullmq.PLACES)] for stream in part]
