@@ -65,7 +65,7 @@ class Handler(Protocol):
         """In place of a record (None: a tick) on which `on_record` (`on_tick`) raised anything else; as above."""
 
     def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> Iterator[None] | None:
-        """The rows of a partition are complete: build indexes. `rows` is the live table; do not change it.
+        """The rows of a partition are complete: build indexes. `rows` is the live table: what is no row may go.
 
         Where that takes long it is an iterator, with a step at each of which the loop may turn. It may never be brought
         to its end: the partition may be taken away, and `rows` change, in between.

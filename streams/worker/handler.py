@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from streams.core import alerts, deadlines
 from streams.core.events import REASONS, BadRecordError, Event, is_look
@@ -13,6 +14,7 @@ from streams.core.rules import AlertRule, Rules
 from streams.core.shed import lighter
 from streams.core.step import Result
 from streams.engine import BatchInfo, CheckedTx, ConsumerRecord, RateLimit, Tx, Unwritable, kind_of
+from streams.escape import printable
 from streams.settings import Settings
 from streams.worker.clocks import Clocks
 from streams.worker.index import PartitionIndex
@@ -25,6 +27,7 @@ from streams.worker.repairs import Repairs
 __all__ = ["PROBES_PER_TICK", "TICK_INTERVAL_S", "JobStatusHandler", "rules_of"]
 
 log = logging.getLogger(__name__)
+_SHOWN: Final = 200
 failures = logging.getLogger(f"{__name__}.failures")
 failures.addFilter(RateLimit())
 
@@ -165,10 +168,20 @@ class JobStatusHandler:
             return Result(lapsed, (), tuple(ended))
         return None
 
-    def on_recovered(self, partition: int, rows: Mapping[bytes, bytes]) -> Iterator[None]:
-        """The table of a partition is complete: build its index, in pieces."""
+    def on_recovered(self, partition: int, rows: dict[bytes, bytes]) -> Iterator[None]:
+        """The table of a partition is complete: build its index, in pieces. What is no row is left out."""
         index = PartitionIndex(self._rules)
         yield from index.restore(rows, self._clocks.steady())
+        for key in index.unreadable:
+            rows.pop(key, None)
+        if index.unreadable:
+            self._meters.failed(len(index.unreadable))
+            count, first = len(index.unreadable), printable(repr(index.unreadable[0]), _SHOWN)
+            log.error(
+                "%d records of partition %d of status are no rows, the first under the key %s: somebody else wrote "
+                "them. They are left out; their jobs have rows again once they are heard of (bullmq-streams snapshot)",
+                count, partition, first,
+            )  # fmt: skip
         self._indexes[partition] = index
         if self._repairs is not None:
             self._repairs.assigned(partition, index)

@@ -76,6 +76,7 @@ class PartitionIndex:
     __slots__ = (
         "_asked", "_bucket", "_buckets", "_doubted", "_due", "_group", "_heap", "_interned", "_lost", "_passing",
         "_ready", "_rules", "_running", "_suspects", "alerts", "counts", "firing", "lost", "queues",
+        "unreadable",
     )  # fmt: skip
 
     def __init__(self, rules: Rules = DEFAULT_RULES) -> None:
@@ -103,6 +104,8 @@ class PartitionIndex:
         self.alerts: dict[bytes, tuple[str, ...]] = {}
         self.firing: dict[str, int] = {}
         """Open alerts by rule."""
+        self.unreadable: list[bytes] = []
+        """Keys that `restore` could not take."""
 
     def __len__(self) -> int:
         return len(self._due)
@@ -131,14 +134,19 @@ class PartitionIndex:
     def restore(self, rows: Mapping[bytes, bytes], now_ms: int) -> Iterator[None]:
         """Take all rows of a table as it was read back, in pieces: a pause is due at each step.
 
-        Of each row only the notes are decoded, which stand at its end. A row that is gone meanwhile is left out.
+        Of each row only the notes are decoded, which stand at its end. A row that is gone meanwhile is left out. What
+        is no row, whoever wrote it to the topic, is named in `unreadable`.
         """
         keys = list(rows)
         for at in range(0, len(keys), PIECE):
             for key in keys[at : at + PIECE]:
                 raw = rows.get(key)
                 if raw is not None:
-                    self._restore(key, raw, now_ms)
+                    try:
+                        self._restore(key, raw, now_ms)
+                    except Exception:  # noqa: BLE001 - whatever stands there: it costs this row alone
+                        self.drop(key)
+                        self.unreadable.append(key)
             yield
 
     def _restore(self, key: bytes, raw: bytes, now_ms: int) -> None:

@@ -25,6 +25,32 @@ TAKEN = test_handler.TAKEN
 DEAD = "t.dead-letters.v1"
 
 
+NO_ROWS = [
+    b"", b"{", b"[]", b"null", b'{"_":5}', b'{"_":{"due":"x"}}', b"\xff\xfe", b'{"state":[],"_":{"due":1e400}}',
+    b'{"state":"waiting","_":{"due":5,"state":7,"at":"x","spread":"y"}}',
+    b'{"_":{"due":5,"state":"stuck","at":1,"spread":1,"suspect":7}}',
+    b'{"_":{"due":5,"state":"failed","at":1,"spread":1,"open":7}}',
+    b'{"_":{"due":[],"state":{},"at":1,"spread":1}}',
+]  # fmt: skip
+
+
+@pytest.mark.errors_expected
+@pytest.mark.parametrize("raw", NO_ROWS)
+@pytest.mark.parametrize("key", [KEY, None, b"", b"x", b"\xff/\xff/\xff"])
+def test_what_is_no_row_costs_itself_alone(key, raw, caplog):
+    """Anybody with the right to may write to the topic of the table."""
+    worker = Worker()
+    worker.fold(entry("added", BORN, job(), job_id="2"), entry("waiting", BORN, job(), seq=1, job_id="2"))
+    worker.rows[key] = raw
+    worker.recover()
+    worker.tick(BORN + 1)
+    assert (list(worker.rows), worker.metric("worker_record_failures_total")) == ([b"s/q/2"], 1)
+    assert worker.metric("jobs", source="s", queue="q", state="waiting") == 1
+    assert len([line for line in caplog.messages if "are no rows" in line]) == 1
+    worker.fold(entry("added", BORN, job()), entry("waiting", BORN, job(), seq=1))
+    assert worker.row()["state"] == "waiting"
+
+
 class Engine:
     """Folds as the engine does, first without and then with care, on a worker's handler and table."""
 
