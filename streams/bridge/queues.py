@@ -14,6 +14,7 @@ from streams.bridge.bullmq import Keys
 from streams.bridge.ids import START, parse_id
 from streams.bridge.link import is_refusal
 from streams.bridge.looks import read_head
+from streams.bridge.metrics import Asked
 from streams.bridge.stream import Stream
 from streams.bridge.walk import FIRST_SIGHT
 
@@ -198,6 +199,8 @@ class Queues:
             else:
                 self._close(stream)
                 self._refusals.remove(stream.queue)
+                if isinstance(self._metrics, Asked):
+                    self._metrics.forget({"source": self._source, "queue": stream.queue})
                 log.info("queue %s of source %s is gone", refusal.printable(stream.queue), self._source)
 
     def _close(self, stream: Stream) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from streams.core import entries, lives, looks
 from streams.core.events import OPENS_NO_LIFE, Event, is_after, is_look, ms_of
-from streams.core.row import Row, life_of
+from streams.core.row import Row, life_of, life_of_entry
 from streams.core.rules import DEFAULT_RULES, Rules
 from streams.core.step import Result, Step
 
@@ -47,7 +47,7 @@ def _entry(row: Row | None, event: Event, rules: Rules, ms: int) -> Result:
         return Result(row, ask=row is None and name in OPENS_NO_LIFE)
     step = Step(row, event, rules, ms)
     if name == "added":
-        step.begin(life=ms)
+        step.begin(life=life_of_entry(event))
     elif row is None:
         step.begin(life=life_of(event))
     elif step.other is not None:

@@ -24,6 +24,9 @@ HISTORY_TEXT_BYTES: Final = 2_000
 """Longest error text in a row's history."""
 NOTES: Final = "_"
 """The row's last field, so that an index can be rebuilt from the end of a row alone: new fields stand before it."""
+AHEAD_MS: Final = 60_000
+"""An entry so much later than its job's creation may be of a stream that is ahead of the clock."""
+_EPOCH_APART: Final = 1_000_003
 SPREAD: Final = 1 << 10
 """The note `spread` is a number below this one: where in an interval a row's verification falls."""
 
@@ -76,11 +79,28 @@ def life_of(event: Event) -> int:
     In a later history of the stream a job may be back whose life has been told and closed: there its creation time
     would name that one once more.
     """
-    at: int = event["observed_at"] if is_look(event) else ms_of(event["stream_id"])
-    if event.get("epoch"):
-        return at
+    if not event.get("epoch"):
+        job: Job = event.get("job") or {}
+        return job.get("timestamp") or ms_of(event["stream_id"])
+    at: int = event["observed_at"] if is_look(event) else life_of_entry(event)
+    return at
+
+
+def life_of_entry(event: Event) -> int:
+    """The life that an `added` begins: its ms.
+
+    Where a stream's ids are ahead of the clock (it was set back, or the data comes from a server that was ahead) their
+    ms stands still until the clock has come so far, and the id of a job may come again within it: there the number of
+    the entry within the ms, and that of the history, tell lives apart.
+    """
+    stream_id = event["stream_id"]
+    ms = ms_of(stream_id)
     job: Job = event.get("job") or {}
-    return job.get("timestamp") or ms_of(event["stream_id"])
+    created: int | None = job.get("timestamp")
+    if created is None or ms - created <= AHEAD_MS:
+        return ms
+    epoch: int = event.get("epoch", 0)
+    return min(ms + int(stream_id.partition("-")[2]) + epoch * _EPOCH_APART, LARGEST)
 
 
 def seed_of(row: Row) -> dict[str, Any]:

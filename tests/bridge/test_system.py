@@ -12,7 +12,7 @@ import redis.asyncio
 from aiokafka import AIOKafkaProducer
 from bullmq import Queue
 
-from streams import topology, wire
+from streams import telemetry, topology, wire
 from streams.bridge import bullmq
 from streams.bridge.run import run
 from streams.clock import wall_ms
@@ -362,6 +362,26 @@ async def test_a_queue_is_heard_of_at_once_and_how_far_redis_clock_is_ahead(setu
     assert time.monotonic() - begun < 9
     assert heartbeat["counts"].keys() >= {"wait", "active"}
     assert skews.said == {"redis-bridge/default": pytest.approx(3_600, abs=2)}
+
+
+async def test_a_queue_that_is_gone_is_forgotten_everywhere(setup, db):
+    """Names come and go: neither a series nor a heartbeat is left of one."""
+    metrics = telemetry.Metrics("bridge")
+    await write(db, setup, range(3))
+    async with running(run, setup.settings(), metrics=metrics):
+        await setup.health("heartbeat", enough=lambda found: len(found) >= 1)
+        assert setup.queue in metrics.render().decode()
+        await db.delete(*[name async for name in db.scan_iter(match=f"bull:{setup.queue}:*")])
+        for _ in range(100):
+            if setup.queue not in metrics.render().decode():
+                break
+            await asyncio.sleep(0.1)
+        assert setup.queue not in metrics.render().decode()
+        heartbeats = len(await setup.health("heartbeat", enough=lambda found: len(found) >= 1))
+        await write(db, setup, range(3, 6))
+        found = await setup.health("heartbeat", enough=lambda found: len(found) > heartbeats)
+    assert [beat["counts"]["wait"] for beat in found[heartbeats:]] == [0]
+    assert setup.queue in metrics.render().decode()
 
 
 async def test_a_stream_deleted_as_obliterate_does_is_a_reset_and_reading_goes_on(setup, db):

@@ -146,3 +146,18 @@ def test_a_job_that_is_back_after_it_was_closed_begins_another_life(back, began)
     told = [(each["life"], each["seq"]) for each in life.transitions[2:]]
     assert told[0] == (began, 1)
     assert {life for life, _ in told} == {began}
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_in_a_stream_that_is_ahead_of_the_clock_an_id_that_comes_again_is_another_life(epoch):
+    """The ms of its entries stands still, for an hour or for years; only their number counts up."""
+    ahead = BORN + 3_600_000
+    life = Life()
+    for seq, at in ((0, epoch), (40, epoch), (40, epoch + 1)):
+        life.apply(entry("added", ahead, job(), seq=seq, epoch=at))
+        life.apply(entry("waiting", ahead, job(), seq=seq + 1, epoch=at))
+        life.apply(entry("removed", ahead, seq=seq + 2, epoch=at))
+        assert life.row is None
+    lives = [each["life"] for each in life.transitions if each["seq"] == 1]
+    assert len(set(lives)) == 3
+    assert min(lives) >= ahead

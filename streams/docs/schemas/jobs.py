@@ -69,8 +69,8 @@ class JobStatus(Seed):
     queue: str
     """The queue."""
     life: int
-    """Names this use of the id: the ms of its `added`; where that was not seen the job's `timestamp`, from `epoch` 1 on
-    the ms at which it was known first."""
+    """Names this use of the id: the ms of its `added` (more, where a stream's ids are ahead of the clock). Where that
+    was not seen it is the job's `timestamp`, and from `epoch` 1 on the ms at which it was known first."""
     source_state: SourceState
     """BullMQ's own word for where the job is."""
     since: int
