@@ -83,8 +83,25 @@ def same(name: str, found: Any, want: Any, max_text_bytes: int) -> bool:
     )
 
 
-def forgotten(found: Mapping[str, Json | None], dump: Dump, logs: Iterable[Json], history: History) -> list[str]:
-    """Rows of jobs that BullMQ has not: only finished ones, as the application saw them end, and nothing undone."""
+def forgotten(
+    found: Mapping[str, Json | None],
+    dump: Dump,
+    logs: Iterable[Json],
+    history: History,
+    published: Iterable[Published] = (),
+) -> list[str]:
+    """Rows of jobs that BullMQ has not: only finished ones, as the application saw them end, and nothing undone.
+
+    Of a job of which an entry was lost (`entries` says whether that was told) and that nobody can look at any more, no
+    one knows how it ended. `published` empty: nothing was lost.
+    """
+    told = {(each.queue, each.id) for each in published}
+    lost = {
+        (each.queue, each.job_id)
+        for stream in history.streams.values()
+        for each in stream.entries
+        if told and (each.queue, each.id) not in told
+    }
     last = {(log_["queue"], str(log_["id"])): log_ for log_ in sorted(logs, key=lambda each: each["finished_on"] or 0)}
     fates = {(e.queue, e.id): e.fate for s in history.streams.values() for e in s.entries if e.fate == UNDONE}
     for stream in history.streams.values():  # the same id may stand in two histories: then the row may mean either
@@ -103,7 +120,7 @@ def forgotten(found: Mapping[str, Json | None], dump: Dump, logs: Iterable[Json]
             wrong.append(
                 f"{key}: {row['state']} by entry {row['position']}, which was undone, and BullMQ has no such job"
             )
-        log_ = last.get((queue, job_id))
+        log_ = last.get((queue, job_id)) if (queue, job_id) not in lost else None
         if log_ is not None and log_["timestamp"] == row["timestamp"]:
             wrong += [
                 f"{key}: {name} is {row[name]!r:.90}, the application saw {log_[name]!r:.90}{_way(row)}"

@@ -41,7 +41,7 @@ async def problems(stage: Stage) -> dict[str, list[str]]:
     topics, logs = stage.topics, [log for application in stage.applications for log in application.logs]
     found = {
         "rows": checks.rows(topics.rows, told, MAX_TEXT_BYTES),
-        "forgotten": checks.forgotten(topics.rows, told, logs, stage.redis.history),
+        "forgotten": checks.forgotten(topics.rows, told, logs, stage.redis.history, topics.entries),
         "chains": checks.chains(topics.transitions, topics.rows),
         "alerts": checks.alerts(topics.alerts, topics.rows, told, topics.transitions, logs, topics.gone),
         "entries": checks.entries(stage.redis.history, topics.entries, gaps_of(topics.health), stage.refused),

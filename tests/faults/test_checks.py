@@ -13,7 +13,7 @@ import pytest
 from streams.core.alerts import fingerprint
 from tests.faults import checks
 from tests.faults.history import History, parse_id
-from tests.faults.topics import is_look
+from tests.faults.topics import Published, is_look
 
 LIMIT = 1_000
 
@@ -85,11 +85,12 @@ class World:
         ]  # fmt: skip
         self.history = History()
         self.gone: dict[tuple[str, str], bool] = {}
+        self.published: list[Published] = []
 
     def found(self) -> list[str]:
         return [
             *checks.rows(self.rows, self.dump, LIMIT),
-            *checks.forgotten(self.rows, self.dump, self.logs, self.history),
+            *checks.forgotten(self.rows, self.dump, self.logs, self.history, self.published),
             *checks.chains(self.transitions, self.rows),
             *checks.alerts(self.alerts, self.rows, self.dump, self.transitions, self.logs, self.gone),
         ]
@@ -177,6 +178,15 @@ class TestForgottenJobs:
             assert world.found() == []
             return
         only(world, f"default/q/7: {field}", "the application saw 'wrong'")
+
+    def test_a_job_whose_end_was_lost_is_not(self, world):
+        for at, event in (("8-0", b"active"), ("9-0", b"completed")):
+            world.history.apply([b"XADD", b"bull:q:events", at.encode(), b"event", event, b"jobId", b"7"])
+        world.logs[0]["attempts_made"] = 3
+        world.published = [Published("q", (each, 0), 0, b"", False, "events") for each in (8, 9)]
+        only(world, "default/q/7: attempts_made is 1, the application saw 3")
+        del world.published[1]
+        assert world.found() == []
 
     def test_what_is_said_to_be_estimated_is_not(self, world):
         world.logs[0]["attempts_made"] = 3
