@@ -145,7 +145,8 @@ class TestWhatTheStageSays:
         (line,) = inspect.schemas(stage(samples=[("health", {"type": "weather"})]))
         assert "type 'weather' is not published" in line
 
-    def test_a_drift_and_none_at_all(self):
+    def test_a_drift_and_none_at_all(self, monkeypatch):
+        monkeypatch.setattr(inspect, "twice", lambda _: ['queue="hostile"'])
         told = stage(health=[])
         assert inspect.drift(told) == ["no drift can be told: 0 tables and 0 heartbeats on health"]
         told.topics.health = [
@@ -157,6 +158,8 @@ class TestWhatTheStageSays:
         assert inspect.drift(told) == []
         told.processes.metrics = lambda _: f"{sample} -2.0\n"
         assert "jobs_drift{queue=" in inspect.drift(told)[0]
+        told.processes.metrics = lambda _: f"{sample} -2.0\n".replace('"q"', '"hostile"')
+        assert inspect.drift(told) == []
 
     def test_too_much_memory(self):
         told = stage()
