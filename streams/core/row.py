@@ -172,6 +172,18 @@ def is_of_this_life(row: Row, job: Job) -> bool:
     return bool(job.get("timestamp") == created)
 
 
+def is_older(row: Row, job: Job) -> bool:
+    """Whether a hash knows less than the row: the server has gone back since the entry, and nobody has noticed yet.
+
+    It was started less often, and before. Fewer starts alone may have been set back by whoever retried the job; a row
+    out of a history that has ended may itself know what was undone.
+    """
+    before, now = row["processed_on"], job.get("processed_on")
+    if before is None or now is None or now >= before or "crossed" in row[NOTES]:
+        return False
+    return "processed_on" not in row["estimated"] and started(job) < row[NOTES]["starts"]
+
+
 def take_creation(row: Row, job: Job) -> None:
     """What is set when a job is added. `data` and `priority` may change without an entry: the newest is the truest."""
     name = job.get("name")

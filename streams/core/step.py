@@ -15,6 +15,7 @@ from streams.core.row import (
     Row,
     estimate,
     is_of_this_life,
+    is_older,
     new_row,
     note,
 )
@@ -75,8 +76,12 @@ class Step:
         if row is not None:
             if self.epoch != self.row["epoch"]:
                 note(self.row, crossed=True, suspect=None)
-            if self.job and not observed and event["event"] != "added" and not is_of_this_life(self.row, self.job):
-                self.job, self.other = None, self.job
+            if self.job and not observed and event["event"] != "added":
+                if not is_of_this_life(self.row, self.job):
+                    self.job, self.other = None, self.job
+                elif is_older(self.row, self.job):
+                    self.job, self.ask = None, True
+                    self.anomalies += ("older_hash",)
 
     @property
     def key(self) -> str:

@@ -127,6 +127,34 @@ def test_the_last_life_that_64_bits_can_number_is_followed_by_another():
     assert [life.transitions[-1]["life"], life.live["life"]] == [2**63 - 1, 2**63 - 2]
 
 
+def test_a_hash_that_knows_less_than_the_row_is_not_taken():
+    """It was read from a server that had gone back since the entry."""
+    twice = {"processed_on": 4_000, "attempts_started": 2, "attempts_made": 2}
+    life = running()
+    life.apply(entry("waiting", 3_000, job(**RAN, attempts_made=1), fields={"prev": "active"}))
+    life.apply(entry("active", 4_000, job(**{**twice, "attempts_made": 1})))
+    older = job(**RAN, attempts_made=1, finished_on=2_500, failed_reason="of then")
+    result = life.apply(entry("failed", 5_000, older, fields={"failedReason": "of now"}))
+    assert (result.ask, result.anomalies) == (True, ("older_hash",))
+    assert (life.live["attempts_made"], life.live["failed_reason"]) == (2, "of now")
+    assert {"attempts_made", "finished_on"} <= {*life.live["estimated"]}
+
+
+def test_starts_that_were_set_back_are_no_older_hash():
+    life = running()
+    life.apply(entry("failed", 3_000, job(**RAN, attempts_made=1, finished_on=3_000), fields={"failedReason": "no"}))
+    life.apply(entry("waiting", 4_000, job(), fields={"prev": "failed"}))
+    anew = {"processed_on": 5_000, "attempts_started": 0}
+    result = life.apply(entry("active", 5_000, job(**anew)))
+    assert (result.ask, result.anomalies, life.live["processed_on"]) == (False, (), 5_000)
+
+
+def test_a_row_of_a_history_that_has_ended_may_know_more():
+    life = running()
+    result = life.apply(entry("completed", 1_500, job(processed_on=1_400, finished_on=1_500), epoch=1))
+    assert (result.ask, result.anomalies, life.live["finished_on"]) == (False, (), 1_500)
+
+
 @pytest.mark.parametrize(
     ("back", "began"),
     [
