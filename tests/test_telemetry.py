@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams import telemetry
+from streams import __version__, telemetry
 from streams.settings import Settings, load
 from streams.telemetry import logs
 from streams.telemetry.names import JOB_S, METRICS, PREFIX
+from streams.telemetry.skew import Skew
 from tests.engine.fakes import until
 
 QUEUE = {"source": "default", "queue": "q"}
@@ -386,3 +387,25 @@ def test_secrets_are_in_no_line(form):
     assert "e" in text
     for secret in ("kafka-secret", "pa%40", "pa@", "other"):
         assert secret not in text
+
+
+@pytest.mark.errors_expected
+def test_a_skew_is_a_gauge_and_a_line_where_it_begins_grows_and_ends(caplog):
+    caplog.set_level("INFO")
+    metrics = telemetry.Metrics("bridge")
+    skew = Skew(metrics, "redis-bridge/a", "Redis (source a)", "events have its times")
+    for ahead_ms in (1_999, 2_001, 2_500, -60_001, -2_001, 0):
+        skew.tell(ahead_ms)
+    assert [line.levelname for line in caplog.records] == ["WARNING", "ERROR", "INFO"]
+    assert "the clock of Redis (source a) is 60.0 s behind ours" in caplog.messages[1]
+    assert samples(metrics)["bullmq_streams_clock_skew_seconds", ("redis-bridge/a",)] == 0
+
+
+async def test_which_version_runs_and_whether_it_is_ready():
+    metrics, missing = telemetry.Metrics("bridge"), ["redis"]
+    async with telemetry.serve("127.0.0.1", free_port(), "bridge.http_port", metrics, lambda: missing) as port:
+        for expected in (0, 1):
+            text = (await get(port, "/metrics"))[1]
+            assert f'bullmq_streams_build_info{{version="{__version__}"}} 1' in text
+            assert f"bullmq_streams_ready {expected}" in text
+            missing.clear()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 
-from streams import telemetry
+from streams import __version__, telemetry
 from streams.bridge import run as bridge_run
 from streams.bridge.outage import Outage
 from streams.settings import Settings
@@ -28,6 +28,10 @@ async def bridge(settings: Settings) -> int:
     port = settings.bridge.http_port
     async with telemetry.serve(settings.http_host, port, "bridge.http_port", metrics, lambda: outage.missing, pulse):
         log.info(
-            "bridge %s: %s → %s", settings.bridge.id, ", ".join(settings.sources), settings.kafka.bootstrap_servers
+            "bridge %s (version %s): %s → %s",
+            settings.bridge.id,
+            __version__,
+            ", ".join(settings.sources),
+            settings.kafka.bootstrap_servers,
         )
         return await bridge_run.run(settings, stop=stop, metrics=metrics, outage=outage, pulse=pulse)

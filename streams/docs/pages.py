@@ -39,8 +39,8 @@ Both processes serve, on `http_host` and their `http_port`:
 | path | |
 |---|---|
 | `/metrics` | Prometheus |
-| `/livez` | 200 while the process answers |
-| `/readyz` | 200 or 503, with `{{"ready": …, "missing": […]}}`: `redis`, `kafka`, `topics`, `recovery` |
+| `/livez` | 200, or 503 with the loops that have not turned for 30 s, in `stale` |
+| `/readyz` | 200, or 503 with what is `missing`: `redis`, `replica`, `kafka`, `topics`, `recovery` |
 
 Besides those below, the usual `process_*` and `python_info`. No label ever holds a job's id.
 """

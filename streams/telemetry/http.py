@@ -10,13 +10,14 @@ from typing import Final
 
 from aiohttp import web
 
+from streams import __version__
 from streams.errors import UserError
 from streams.telemetry import held
 from streams.telemetry.metrics import CONTENT_TYPE, Metrics
 from streams.telemetry.pulse import Pulse
 
 Missing = Callable[[], Iterable[str]]
-"""What the process still waits for: `redis`, `kafka`, `topics`, `recovery`."""
+"""What the process still waits for: `redis`, `replica`, `kafka`, `topics`, `recovery`."""
 
 _CLOSE_S: Final = 1.0
 
@@ -56,10 +57,12 @@ async def serve(
 
 def application(metrics: Metrics, missing: Missing, pulse: Pulse) -> web.Application:
     """The three paths."""
+    metrics.set("build_info", 1, {"version": __version__})
     rendering = asyncio.Lock()
 
     async def scrape(_: web.Request) -> web.Response:
         async with rendering:  # however many ask, one thread is enough
+            metrics.set("ready", not missing())
             metrics.refresh()
             body = await asyncio.to_thread(metrics.text)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})

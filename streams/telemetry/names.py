@@ -59,6 +59,8 @@ METRICS: Final = (
         BRIDGE, "histogram", "loop_held_seconds", "How long the event loop was held at a time.", (), "seconds", HELD_S
     ),
     Metric(BRIDGE, "gauge", "clock_skew_seconds", "How far the first clock is ahead.", ("between",), "seconds"),
+    Metric(BRIDGE, "gauge", "ready", "1 while `/readyz` answers 200."),
+    Metric(BRIDGE, "gauge", "build_info", "1, with the version that runs.", ("version",)),
     Metric(WORKER, "counter", "worker_events_total", "Records of `events` folded and committed.", _QUEUE, "records"),
     Metric(
         WORKER, "counter", "worker_transitions_total", "Changes of state; `from` is empty for the first of a life.",
@@ -79,6 +81,12 @@ METRICS: Final = (
         WORKER, "histogram", "loop_held_seconds", "How long the event loop was held at a time.", (), "seconds", HELD_S
     ),
     Metric(WORKER, "gauge", "clock_skew_seconds", "How far the first clock is ahead.", ("between",), "seconds"),
+    Metric(WORKER, "gauge", "ready", "1 while `/readyz` answers 200."),
+    Metric(WORKER, "gauge", "build_info", "1, with the version that runs.", ("version",)),
+    Metric(
+        WORKER, "counter", "worker_gaps_total", "Times that records of `events` were gone before they were read.",
+        (), "gaps",
+    ),
     Metric(WORKER, "histogram", "worker_batch_seconds", "Fold and commit of a batch.", (), "seconds", BATCH_S),
     Metric(WORKER, "gauge", "table_rows", "Rows of the table that this worker holds.", (), "rows"),
     Metric(WORKER, "gauge", "table_restore_seconds", "Duration of the last recovery of the table.", (), "seconds"),

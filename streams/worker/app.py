@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
-from streams import admin, engine, telemetry, topology
+from streams import __version__, admin, engine, telemetry, topology
 from streams.settings import Settings
 from streams.worker.clocks import Clocks
 from streams.worker.comparisons import Comparisons
@@ -76,7 +76,7 @@ async def main(settings: Settings) -> int:
     app = build_app(settings, meters, clocks, comparisons, balance)
     port, missing = settings.worker.http_port, lambda: app.readiness().missing
     async with telemetry.serve(settings.http_host, port, "worker.http_port", metrics, missing, pulse):
-        log.info("worker %s: %s", settings.worker.app_id, settings.kafka.bootstrap_servers)
+        log.info("worker %s (version %s): %s", settings.worker.app_id, __version__, settings.kafka.bootstrap_servers)
         beside = [
             asyncio.create_task(_keep_gauges(app, meters), name="gauges"),
             asyncio.create_task(following.follow(), name="health"),

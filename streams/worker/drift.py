@@ -1,7 +1,6 @@
 """How far the table is from Redis: the bridge counts jobs by place, the worker by state; both should agree.
 
-Only a worker that holds all partitions can tell; with several, compare `sum by (source, queue, state)` of their
-`jobs` in Prometheus with the counts on `health`.
+Each partition's owner tells its counts on `health`; the worker that has partition 0 adds them up (`counts.py`).
 """
 
 from __future__ import annotations

@@ -196,6 +196,7 @@ class JobStatusHandler:
             upto - 1,
             partition,
         )
+        self._meters.expired()
         if self._repairs is not None:
             self._repairs.expired(partition, upto - first)
 

@@ -160,6 +160,10 @@ class Meters:
             child("alerts_total", *alert).inc(count)
         self._measure(batch)
 
+    def expired(self) -> None:
+        """Records of `events` were gone before they were read."""
+        self._metrics.child("worker_gaps_total").inc()
+
     def failed(self, count: int = 1) -> None:
         """Our own code failed on so many records or rows that were due."""
         self._metrics.child("worker_record_failures_total").inc(count)
