@@ -82,4 +82,6 @@ class Outage:
 
 
 def _text(error: object) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+    text = str(error)
+    named = not isinstance(error, Exception) or text.startswith(type(error).__name__)  # aiokafka's name themselves
+    return text if named else f"{type(error).__name__}: {text}"

@@ -93,14 +93,14 @@ def forgotten(
     """Rows of jobs that BullMQ has not: only finished ones, as the application saw them end, and nothing undone.
 
     Of a job of which an entry was lost (`entries` says whether that was told) and that nobody can look at any more, no
-    one knows how it ended. `published` empty: nothing was lost.
+    one knows how it ended; and what the application saw may have been undone. `published` empty: nothing was lost.
     """
     told = {(each.queue, each.id) for each in published}
     lost = {
         (each.queue, each.job_id)
         for stream in history.streams.values()
         for each in stream.entries
-        if told and (each.queue, each.id) not in told
+        if told and ((each.queue, each.id) not in told or each.fate == UNDONE)
     }
     last = {(log_["queue"], str(log_["id"])): log_ for log_ in sorted(logs, key=lambda each: each["finished_on"] or 0)}
     fates = {(e.queue, e.id): e.fate for s in history.streams.values() for e in s.entries if e.fate == UNDONE}
