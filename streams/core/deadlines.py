@@ -14,7 +14,7 @@ from streams.core import lifecycle as lc
 from streams.core.events import Event
 from streams.core.row import NOTES, SPREAD, Row, note
 from streams.core.rules import Rules
-from streams.core.text import fit
+from streams.core.text import LARGEST, fit
 from streams.core.upgrade import current
 
 JITTER: Final = 4
@@ -45,26 +45,24 @@ _VISITS: Final = {
 
 def schedule(row: Row, now: int, event: Event, rules: Rules, *, observed: bool) -> None:
     """Note from when on the row waits, having just been changed by `event` at `now`, and for what."""
-    notes = row[NOTES]
+    notes = row[NOTES] = row[NOTES].copy()
     state = row["state"]
     at, ttl_ms, age_ms = now, None, 0
-    if state in lc.FINISHED:
-        age_ms = fit(max(now - row["since"], 0))
-    elif state == lc.ACTIVE:
+    if state == lc.ACTIVE:
         at, ttl_ms = _of_a_running_job(notes, now, event, rules, observed=observed)
-    notes = row[NOTES] = notes.copy()
+    elif state in lc.FINISHED:
+        age_ms = fit(max(now - row["since"], 0))
     notes["at"] = at
     notes["state"] = state  # here again, so that an index can be rebuilt from the notes alone
-    _keep(notes, "ttl", ttl_ms)
-    _keep(notes, "age", age_ms or None)
-    notes["due"] = fit(at + wait_ms(notes, rules))
-
-
-def _keep(notes: Notes, name: str, value: int | None) -> None:
-    if value is not None:
-        notes[name] = value
-    elif name in notes:
-        del notes[name]
+    if ttl_ms is not None:
+        notes["ttl"] = ttl_ms
+    elif "ttl" in notes:
+        del notes["ttl"]
+    if age_ms:
+        notes["age"] = age_ms
+    elif "age" in notes:
+        del notes["age"]
+    notes["due"] = min(at + wait_ms(notes, rules), LARGEST)
 
 
 def _of_a_running_job(notes: Notes, now: int, event: Event, rules: Rules, *, observed: bool) -> tuple[int, int | None]:
@@ -82,9 +80,8 @@ def wait_ms(notes: Notes, rules: Rules) -> int:
     state = notes["state"]
     if state in lc.FINISHED:
         return _wait_of_what_has_finished(notes, rules)
-    suspect = notes.get("suspect")
-    if suspect is not None and state != lc.STUCK:
-        left: int = suspect["at"] + rules.check_interval_ms - notes["at"]
+    if "suspect" in notes and state != lc.STUCK:
+        left: int = notes["suspect"]["at"] + rules.check_interval_ms - notes["at"]
         return min(max(left, 0), rules.check_interval_ms)
     if state == lc.ACTIVE:
         ttl_ms = notes.get("ttl")

@@ -55,9 +55,9 @@ def is_look(event: Event) -> bool:
 
     The word alone tells nothing: anybody may write an entry called `observed` into a stream.
     """
-    kind = event.get("kind")
-    if kind is not None:
-        return bool(kind == LOOK)
+    if "kind" in event:
+        said: bool = event["kind"] == LOOK
+        return said
     return event["event"] == OBSERVED and "observed_at" in event and "fields" not in event
 
 

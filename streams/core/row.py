@@ -137,6 +137,8 @@ def max_attempts_of(job: Job) -> int:
     attempts = opts.get("attempts") if opts else None
     if attempts is None:
         return 1
+    if type(attempts) is int and 1 < attempts < LARGEST:
+        return attempts
     most = whole(attempts)
     return most if most is not None and most > 1 else 1
 
@@ -194,12 +196,20 @@ def take_creation(row: Row, job: Job) -> None:
     row["enriched"] = "data" in job  # a payload that Kafka would not take is left out by the bridge
     if row["estimated"]:
         certain(row, "timestamp", "priority", "max_attempts", "name", "data", "parent")
-    timestamp, priority = job.get("timestamp"), job.get("priority")
-    row["timestamp"] = timestamp or number_of(row, job, "timestamp", row["timestamp"])
+    priority = job.get("priority")
     row["priority"] = priority if priority == 0 else number_of(row, job, "priority")
     row["max_attempts"] = most = max_attempts_of(job)
     if most == LARGEST or "opts" not in job:
         estimate(row, "max_attempts")
+    timestamp = job.get("timestamp")
+    if timestamp and 0 < timestamp < LARGEST and "untimed" not in row[NOTES]:  # nearly all
+        row["timestamp"] = timestamp
+    else:
+        _take_timestamp(row, job, timestamp)
+
+
+def _take_timestamp(row: Row, job: Job, timestamp: int | None) -> None:
+    row["timestamp"] = timestamp or number_of(row, job, "timestamp", row["timestamp"])
     if timestamp is None or is_extreme(timestamp):
         estimate(row, "timestamp")
     if (timestamp is None) != ("untimed" in row[NOTES]):

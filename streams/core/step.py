@@ -77,11 +77,18 @@ class Step:
             if self.epoch != self.row["epoch"]:
                 note(self.row, crossed=True, suspect=None)
             if self.job and not observed and event["event"] != "added":
-                if not is_of_this_life(self.row, self.job):
-                    self.job, self.other = None, self.job
-                elif is_older(self.row, self.job):
-                    self.job, self.ask = None, True
-                    self.anomalies += ("older_hash",)
+                self._judge_hash(self.job)
+
+    def _judge_hash(self, job: Job) -> None:
+        """A hash of another life, or of before what the row knows, says nothing of this entry."""
+        row = self.row
+        surely = job.get("timestamp") == row["timestamp"] and "untimed" not in row[NOTES]
+        if not surely and not is_of_this_life(row, job):
+            self.job, self.other = None, job
+            return
+        if row["processed_on"] is not None and is_older(row, job):
+            self.job, self.ask = None, True
+            self.anomalies += ("older_hash",)
 
     @property
     def key(self) -> str:
