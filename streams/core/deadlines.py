@@ -58,6 +58,10 @@ def schedule(row: Row, now: int, event: Event, rules: Rules, *, observed: bool) 
         notes["ttl"] = ttl_ms
     elif "ttl" in notes:
         del notes["ttl"]
+    if row["source_state"] == lc.UNKNOWN:
+        notes["lost"] = True
+    elif "lost" in notes:
+        del notes["lost"]
     if age_ms:
         notes["age"] = age_ms
     elif "age" in notes:

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from streams.core.alerts import OPEN
 from streams.core.deadlines import EXPIRE, JITTER, PROBE, VERIFY, due_of, wait_ms
 from streams.core.job import parse_key
-from streams.core.lifecycle import ACTIVE, FINISHED, STUCK
+from streams.core.lifecycle import ACTIVE, FINISHED
 from streams.core.row import NOTES, Row
 from streams.core.rules import DEFAULT_RULES, Rules
 from streams.wire import loads
@@ -169,7 +169,7 @@ class PartitionIndex:
             self._suspects.add(key)
         elif self._suspects:
             self._suspects.discard(key)
-        self._note_lost(key, group[:2], lost=group[2] == STUCK and "place" in notes.get("suspect", ()))
+        self._note_lost(key, group[:2], lost="lost" in notes)
         if answered and self._doubted:
             self._doubted.pop(key, None)
         self._schedule(key, self._local_due(key, notes, received_ms), forget=answered or finished)

@@ -15,7 +15,9 @@ from streams.worker.counts import (
     queue_of,
 )
 from streams.worker.drift import by_state
-from streams.worker.index import Group
+from streams.worker.index import Group, PartitionIndex
+from tests.core.build import BORN, entry, job, look
+from tests.worker.build import PARTITION, Worker
 
 QUEUE = ("s", "q")
 
@@ -248,3 +250,25 @@ class TestBalance:
     def test_what_is_none_of_ours_raises_what_its_reader_expects(self, record):
         with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
             Balance().take(record)
+
+
+def test_a_job_that_bullmq_has_lost_stays_one_whatever_is_said_of_it():
+    """An entry ends the suspicion of a row, and changes nothing of where the job is."""
+    worker = Worker()
+    worker.fold(entry("added", BORN, job()), entry("waiting", BORN, job(), seq=1))
+    for at in (3_000, 9_000):
+        worker.fold(look(None, at, job(), found=True, stream_id=f"{BORN}-1"))
+    assert worker.row()["source_state"] == "unknown"
+    worker.fold(entry("progress", 10_000, fields={"data": "7"}))
+    assert ("suspect" in worker.row()["_"], worker.row()["source_state"]) == (False, "unknown")
+    for index in (worker.handler._indexes[PARTITION], restored(worker)):
+        assert index.lost == {("s", "q"): 1}
+    worker.fold(look("wait", 11_000, job(), stream_id="10000-0"))
+    assert (worker.handler._indexes[PARTITION].lost, restored(worker).lost) == ({}, {})
+
+
+def restored(worker: Worker) -> PartitionIndex:
+    index = PartitionIndex()
+    for _ in index.restore(worker.rows, 20_000):
+        pass
+    return index
