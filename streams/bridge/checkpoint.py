@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams import topology, wire
 from streams.bridge.encode import Record
-from streams.bridge.history import Memory, Server, offset_of
+from streams.bridge.history import Memory, Server, offset_of, trail_of
 from streams.bridge.ids import format_id, parse_id
 from streams.bridge.stream import Stream
 from streams.bridge.walk import FIRST_SIGHT, pause_walk
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_PARTS_END: Final = 2**64
+_PAIR: Final = 2
+"""Reason and request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +117,25 @@ def record(bridge_id: str, checkpoint: Checkpoint) -> Record:
     return Record(topology.CHECKPOINTS, 0, key, wire.dumps(asdict(checkpoint)), checkpoint.at, [])
 
 
-def decode(value: bytes) -> Checkpoint:
-    """The inverse of `record`'s value. Raises ValueError or TypeError where it is none."""
-    fields: dict[str, Any] = wire.loads(value)
-    return Checkpoint(**{name: fields[name] for name in Checkpoint.__dataclass_fields__ if name in fields})
+_read: Final[Callable[[bytes], Checkpoint]] = wire.reader(Checkpoint)
+
+
+def decode(value: bytes) -> Checkpoint | None:
+    """The inverse of `record`'s value; None where it is none: anybody with the right to may write to the topic."""
+    try:
+        found = _read(value)
+        position, trail = parse_id(found.position), trail_of(found.trail)
+    except (*wire.ShapeError, ValueError):
+        return None
+    ids = [position, *(at for at, _ in trail)]
+    sound = all(0 <= part < _PARTS_END for at in ids for part in at) and found.epoch >= 0
+    return found if sound and all(len(each) == _PAIR for each in found.comparisons) else None
 
 
 async def read_all(settings: Settings) -> dict[bytes, Checkpoint]:
     """The last checkpoint of each stream, committed ones only. Only final after the producer has fenced."""
-    topic = TopicPartition(settings.topic(topology.CHECKPOINTS), 0)
+    name, foreign = settings.topic(topology.CHECKPOINTS), 0
+    topic = TopicPartition(name, 0)
     consumer = AIOKafkaConsumer(**settings.kafka.reader(), auto_offset_reset="earliest")
     await consumer.start()
     try:
@@ -127,7 +145,14 @@ async def read_all(settings: Settings) -> dict[bytes, Checkpoint]:
         found: dict[bytes, Checkpoint] = {}
         while await consumer.position(topic) < end:
             for records in (await consumer.getmany(timeout_ms=200)).values():
-                found.update((record.key, decode(record.value)) for record in records if record.value)
+                for record in records:
+                    checkpoint = decode(record.value) if record.value else None
+                    if checkpoint is not None:
+                        found[record.key] = checkpoint
+                    elif record.value:
+                        foreign += 1
+        if foreign:
+            log.error("%d records on %s are no checkpoints, and passed over: somebody else wrote them", foreign, name)
         return found
     finally:
         await consumer.stop()

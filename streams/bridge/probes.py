@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from streams.bridge.metrics import Metrics
     from streams.bridge.outage import Outage
     from streams.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _WHO: Final = "probes"
 STALE_MS: Final = 10_000
@@ -99,6 +102,9 @@ def _asked(value: bytes | None, sent_ms: int | None, ask: Ask) -> str | None:
         return ask(parse(value, sent_ms))
     except DroppedError as error:
         return str(error)
+    except Exception:
+        log.exception("a question could not be taken")
+        return "malformed"
 
 
 def _consumer(settings: Settings) -> AIOKafkaConsumer:

@@ -70,7 +70,7 @@ async def main(settings: Settings) -> int:
     """Run until SIGTERM or Ctrl-C; returns the exit code."""
     metrics = telemetry.Metrics("worker")
     clocks, pulse = Clocks(metrics), telemetry.Pulse()
-    heartbeats, comparisons, balance = Heartbeats(), Comparisons(), Balance()
+    heartbeats, comparisons, balance = Heartbeats(), Comparisons(), Balance(settings.kafka.partitions)
     meters = Meters(metrics, settings.kafka.partitions, heartbeats.counts, balance.drift)
     following = Follower(settings, comparisons, [clocks.take, balance.take, heartbeats.take])
     app = build_app(settings, meters, clocks, comparisons, balance)

@@ -18,6 +18,9 @@ from streams.core.row import Row
 KEPT_MS: Final = 600_000
 """How long a comparison is remembered: one whose end was not heard of within this time is begun again by its cause."""
 
+_MOST_KEPT: Final = 10_000
+"""Whoever writes to `health` may name as many as there are words."""
+
 Queue = tuple[str, str]
 """Source and queue."""
 
@@ -71,7 +74,11 @@ class Comparisons:
     def _gap(self, record: Mapping[str, Any]) -> None:
         """A history that ended: rows that were told something behind the common id may be wrong, finished ones too."""
         if record["cause"] in ("failover", "reset", "rewound"):
-            self._common[record["source"], record["queue"]] = str(record["from_id"])
+            name = (str(record["source"]), str(record["queue"]))
+            self._common.pop(name, None)
+            self._common[name] = str(record["from_id"])
+            if len(self._common) > _MOST_KEPT:
+                del self._common[next(iter(self._common))]
 
     def _snapshot(self, record: Mapping[str, Any]) -> None:
         request, status = str(record["request"]), record["status"]
@@ -93,6 +100,8 @@ class Comparisons:
         found = Comparison(request, name, start, str(record["reason"]), self._common.get(name), int(record["at"]))
         found.corrected_before = Counter(self.corrected.get(name, {}))
         self._by_request[request] = found
+        if len(self._by_request) > _MOST_KEPT:
+            del self._by_request[next(iter(self._by_request))]
         self._forget(before_ms=found.started_at - KEPT_MS)
 
     def _forget(self, before_ms: int) -> None:

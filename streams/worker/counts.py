@@ -28,6 +28,8 @@ SMALL_LAG_MS: Final = 2_000
 FIRST_PATIENCE_MS: Final = 60_000
 MAX_PATIENCE_MS: Final = 3_600_000
 """After a comparison that did not help (BullMQ 4 keeps markers in its lists) the next one waits twice as long."""
+MOST_QUEUES: Final = 100_000
+"""More are not kept account of."""
 REPEAT_MS: Final = 5_000
 """A question that no `started` has echoed is asked again."""
 DRIFT: Final = "drift"
@@ -133,7 +135,9 @@ class Question(NamedTuple):
 class Balance:
     """All partitions' counts against the heartbeats. Fed with the records of `health` in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, partitions: int = 1_000) -> None:
+        """`partitions` = how many the table has."""
+        self._count = partitions
         self._partitions: dict[int, dict[str, States]] = {}
         self._heard: dict[Queue, _Heard] = {}
         self._asked: dict[Queue, _Asked] = {}
@@ -148,10 +152,7 @@ class Balance:
         """
         kind = record["type"]
         if kind == "table":
-            told = self._partitions.setdefault(int(record["partition"]), {})
-            if record.get("whole"):
-                told.clear()
-            told.update(record["counts"])
+            self._table(record)
         elif kind == "heartbeat":
             self._heartbeat((record["source"], record["queue"]), record)
         elif kind == "gap" and record["cause"] == EXPIRED:
@@ -161,6 +162,18 @@ class Balance:
             asked = self._asked.get((record["source"], record["queue"]))
             if asked is not None and asked.request == record["request"]:
                 asked.started = True
+
+    def _table(self, record: Mapping[str, Any]) -> None:
+        """Of a partition that there is, what are counts: anybody with the right to may write to the topic."""
+        partition, counts = record["partition"], record["counts"]
+        if type(partition) is not int or not 0 <= partition < self._count:
+            return
+        told = self._partitions.setdefault(partition, {})
+        if record.get("whole") is True:
+            told.clear()
+        for name, states in counts.items():
+            if name in told or len(told) < MOST_QUEUES:
+                told[name] = {state: count for state, count in states.items() if type(count) is int}
 
     def rows(self, queue: Queue) -> States:
         """Rows of a queue by state, all partitions together."""
@@ -193,6 +206,10 @@ class Balance:
     def _heartbeat(self, queue: Queue, record: Mapping[str, Any]) -> None:
         """Apart in two heartbeats by more than what has happened in between: no flow explains that."""
         jobs, before = by_state(record), self._heard.get(queue)
+        if before is None and len(self._heard) >= MOST_QUEUES:
+            self._forget_silent()
+            if len(self._heard) >= MOST_QUEUES:
+                return
         apart, asked = self.apart(queue, jobs), self._asked.get(queue)
         self._heard[queue] = _Heard(int(record["at"]), int(record["entries_read"]), jobs, apart)
         self._newest_ms = max(self._newest_ms, int(record["at"]))
@@ -206,6 +223,12 @@ class Balance:
         if any(_stays(apart.get(state, 0), before.apart.get(state, 0), flow) for state in apart):
             self._wanted[queue] = DRIFT
         else:
+            self._wanted.pop(queue, None)
+
+    def _forget_silent(self) -> None:
+        for queue in [queue for queue, each in self._heard.items() if each.at < self._newest_ms - SILENT_MS]:
+            del self._heard[queue]
+            self._asked.pop(queue, None)
             self._wanted.pop(queue, None)
 
     def _is_of_the_gap(self, at: int) -> bool:

@@ -76,5 +76,5 @@ class Follower:
         for listener in self._listeners:
             try:
                 listener(record)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever somebody else has written, it costs that record alone
                 log.debug("on health: %r", error)

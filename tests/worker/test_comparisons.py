@@ -100,3 +100,12 @@ def test_all_else_is_passed_over(record):
 def test_what_is_none_of_ours_raises_what_its_reader_expects(record):
     with pytest.raises((KeyError, TypeError, ValueError)):
         Comparisons().take(record)
+
+
+def test_more_comparisons_than_there_can_be_are_not_kept(monkeypatch):
+    monkeypatch.setattr("streams.worker.comparisons._MOST_KEPT", 3)
+    comparisons = Comparisons()
+    for number in range(9):
+        comparisons.take({"type": "gap", "source": "s", "queue": str(number), "cause": "reset", "from_id": "1-0"})
+        comparisons.take(snapshot("started", request=str(number)))
+    assert len(comparisons._by_request) == len(comparisons._common) == 3

@@ -226,6 +226,36 @@ class TestBalance:
         balance.take(heartbeat())
         assert asked(balance, 1, "again") == (QUEUE, "drift", "again")
 
+    @pytest.mark.parametrize(
+        "forged",
+        [
+            {"partition": "0", "counts": {"s/q": {"waiting": 9}}},
+            {"partition": -1, "counts": {"s/q": {"waiting": 9}}},
+            {"partition": 4, "counts": {"s/q": {"waiting": 9}}},
+            {"partition": 0.0, "counts": {"s/q": {"waiting": 9}}},
+            {"partition": 0, "counts": {"s/r": {"waiting": "9", "active": 1e300, "delayed": None, "paused": True}}},
+        ],
+    )
+    def test_what_is_no_count_counts_nothing(self, forged):
+        balance = Balance(4)
+        balance.take(table(3, waiting=1))
+        balance.take({"type": "table", **forged})
+        balance.take(heartbeat(wait=1))
+        balance.take(heartbeat(wait=1, queue="r"))
+        assert balance.rows(QUEUE) == {"waiting": 1}
+        assert balance.drift()["s", "r", "waiting"] == -1
+
+    def test_more_names_than_there_can_be_are_not_kept(self, monkeypatch):
+        monkeypatch.setattr("streams.worker.counts.MOST_QUEUES", 3)
+        balance = Balance()
+        for number in range(9):
+            balance.take({"type": "table", "partition": 0, "counts": {f"s/{number}": {"waiting": 1}}})
+            balance.take(heartbeat(at=number, queue=str(number)))
+        assert len(balance.drift()) == 3 * 4
+        balance.take(heartbeat(at=2 + 60_000, queue="2"))
+        balance.take(heartbeat(at=2 + 60_000, queue="new"))
+        assert {queue for _, queue, _ in balance.drift()} == {"2", "new"}
+
     def test_after_records_have_expired_every_queue_is_compared(self):
         balance = Balance()
         balance.take(heartbeat(at=1_000))
