@@ -7,8 +7,10 @@ for a comparison where they stay apart: that is how jobs that were removed witho
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -22,8 +24,8 @@ JUDGE: Final = 0
 INTERVAL_MS: Final = 10_000
 QUEUES_PER_RECORD: Final = 2_000
 """A record of so many queues is well below the least limit of a topic."""
-SILENT_MS: Final = 60_000
-"""A queue whose last heartbeat is so much older than the newest of any is gone: nothing is counted there any more."""
+SILENT_S: Final = 60.0
+"""A queue whose last heartbeat came so much earlier than the newest of any is gone: nothing is counted there."""
 SMALL_LAG_MS: Final = 2_000
 FIRST_PATIENCE_MS: Final = 60_000
 MAX_PATIENCE_MS: Final = 3_600_000
@@ -106,7 +108,7 @@ class Told:
 class _Heard:
     """The last heartbeat of a queue, and how the counts differed at it."""
 
-    at: int
+    received_s: float
     entries_read: int
     jobs: States
     apart: States = field(default_factory=dict)
@@ -135,16 +137,17 @@ class Question(NamedTuple):
 class Balance:
     """All partitions' counts against the heartbeats. Fed with the records of `health` in their order."""
 
-    def __init__(self, partitions: int = 1_000) -> None:
+    def __init__(self, partitions: int = 1_000, now_s: Callable[[], float] = time.monotonic) -> None:
         """`partitions` = how many the table has."""
+        self._now_s = now_s
         self._count = partitions
         self._partitions: dict[int, dict[str, States]] = {}
         self._heard: dict[Queue, _Heard] = {}
         self._asked: dict[Queue, _Asked] = {}
         self._wanted: dict[Queue, str] = {}
         """Queues to compare, and why."""
-        self._newest_ms = 0
-        self._expired_ms: int | None = None
+        self._newest_s = 0.0
+        self._expired_s: float | None = None
 
     def take(self, record: Mapping[str, Any]) -> None:
         """One record; what is neither `table`, heartbeat, gap nor snapshot is passed over. Raises what a record that is
@@ -156,7 +159,7 @@ class Balance:
         elif kind == "heartbeat":
             self._heartbeat((record["source"], record["queue"]), record)
         elif kind == "gap" and record["cause"] == EXPIRED:
-            self._expired_ms = self._newest_ms
+            self._expired_s = self._now_s() if self._heard else math.inf
             self._wanted.update(dict.fromkeys(self._heard, GAP))
         elif kind == "snapshot" and record["status"] == "started":
             asked = self._asked.get((record["source"], record["queue"]))
@@ -195,11 +198,11 @@ class Balance:
     def drift(self) -> dict[tuple[str, ...], float]:
         """By queue and state: rows less jobs, as far as both were told of. For any thread."""
         heard = self._heard.copy()
-        alive_ms = max((each.at for each in heard.values()), default=0) - SILENT_MS
+        alive_s = self._newest_s - SILENT_S
         return {
             (*queue, state): float(count)
             for queue, each in heard.items()
-            if each.at >= alive_ms
+            if each.received_s >= alive_s
             for state, count in self.apart(queue, each.jobs).items()
         }
 
@@ -211,11 +214,14 @@ class Balance:
             if len(self._heard) >= MOST_QUEUES:
                 return
         apart, asked = self.apart(queue, jobs), self._asked.get(queue)
-        self._heard[queue] = _Heard(int(record["at"]), int(record["entries_read"]), jobs, apart)
-        self._newest_ms = max(self._newest_ms, int(record["at"]))
+        self._newest_s = self._now_s()
+        self._heard[queue] = _Heard(self._newest_s, int(record["entries_read"]), jobs, apart)
         if asked is not None and not any(apart.values()) and (asked.started or asked.reason == DRIFT):
             del self._asked[queue]
-        if before is None and self._is_of_the_gap(int(record["at"])):
+        if self._expired_s == math.inf:
+            self._expired_s = self._newest_s
+        # All queues that were there when records had expired are heard of soon.
+        if before is None and self._expired_s is not None and self._newest_s - self._expired_s <= SILENT_S:
             self._wanted[queue] = GAP
         if before is None or self._wanted.get(queue) == GAP or int(record["lag_ms"]) > SMALL_LAG_MS:
             return
@@ -226,16 +232,10 @@ class Balance:
             self._wanted.pop(queue, None)
 
     def _forget_silent(self) -> None:
-        for queue in [queue for queue, each in self._heard.items() if each.at < self._newest_ms - SILENT_MS]:
+        for queue in [queue for queue, each in self._heard.items() if each.received_s < self._now_s() - SILENT_S]:
             del self._heard[queue]
             self._asked.pop(queue, None)
             self._wanted.pop(queue, None)
-
-    def _is_of_the_gap(self, at: int) -> bool:
-        """Whether a queue that was not heard of when records had expired was there by then: all are heard of soon."""
-        if self._expired_ms == 0:
-            self._expired_ms = at
-        return self._expired_ms is not None and at - self._expired_ms <= SILENT_MS
 
     def due(self, now_ms: int, make_request: str) -> Question | None:
         """The next queue to ask a comparison for; `make_request` = an id for a new one."""

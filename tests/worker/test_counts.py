@@ -145,10 +145,16 @@ class TestBalance:
         assert not any(balance.drift().values())
 
     def test_a_queue_that_has_gone_silent_is_apart_from_nothing(self):
-        balance = Balance()
+        """By when its heartbeats came, whatever time they name."""
+        now = [0.0]
+        balance = Balance(now_s=lambda: now[0])
         balance.take(table(waiting=3))
-        balance.take(heartbeat(at=0))
-        balance.take(heartbeat(at=60_001, queue="r"))
+        balance.take(heartbeat(at=10**18))
+        now[0] = 60.0
+        balance.take(heartbeat(queue="r"))
+        assert {queue for _, queue, _ in balance.drift()} == {"q", "r"}
+        now[0] = 60.1
+        balance.take(heartbeat(queue="r"))
         assert {queue for _, queue, _ in balance.drift()} == {"r"}
 
     def test_counts_that_stay_apart_in_two_heartbeats_are_asked_about_once(self):
@@ -247,31 +253,35 @@ class TestBalance:
 
     def test_more_names_than_there_can_be_are_not_kept(self, monkeypatch):
         monkeypatch.setattr("streams.worker.counts.MOST_QUEUES", 3)
-        balance = Balance()
+        now = [0.0]
+        balance = Balance(now_s=lambda: now[0])
         for number in range(9):
             balance.take({"type": "table", "partition": 0, "counts": {f"s/{number}": {"waiting": 1}}})
-            balance.take(heartbeat(at=number, queue=str(number)))
+            balance.take(heartbeat(queue=str(number)))
         assert len(balance.drift()) == 3 * 4
-        balance.take(heartbeat(at=2 + 60_000, queue="2"))
-        balance.take(heartbeat(at=2 + 60_000, queue="new"))
+        now[0] = 60.1
+        balance.take(heartbeat(queue="2"))
+        balance.take(heartbeat(queue="new"))
         assert {queue for _, queue, _ in balance.drift()} == {"2", "new"}
 
     def test_after_records_have_expired_every_queue_is_compared(self):
-        balance = Balance()
-        balance.take(heartbeat(at=1_000))
+        now = [1.0]
+        balance = Balance(now_s=lambda: now[0])
+        balance.take(heartbeat())
         balance.take({"type": "gap", "cause": "expired", "partition": 2})
-        balance.take(heartbeat(at=11_000))
-        for at, queue in ((5_000, "r"), (61_000, "s"), (61_001, "new")):
-            balance.take(heartbeat(at=at, queue=queue))
+        for now[0], queue in ((5.0, "r"), (11.0, "q"), (61.0, "s"), (61.1, "new")):
+            balance.take(heartbeat(queue=queue))
         questions = [asked(balance, 0, request) for request in ("1", "2", "3", "4")]
         assert questions == [(("s", name), "gap", n) for name, n in (("q", "1"), ("r", "2"), ("s", "3"))] + [None]
         balance.take(heartbeat(at=21_000))
         assert asked(balance, REPEAT_MS) == (QUEUE, "gap", "1")  # nothing was apart, and it is asked for all the same
 
     def test_queues_that_are_heard_of_after_records_have_expired_are_compared_too(self):
-        balance = Balance()
+        now = [1.0]
+        balance = Balance(now_s=lambda: now[0])
         balance.take({"type": "gap", "cause": "expired", "partition": 2})
-        balance.take(heartbeat(at=1_000))
+        now[0] = 500.0  # the bridge was away as well
+        balance.take(heartbeat())
         assert asked(balance) == (QUEUE, "gap", "r")
         balance.take({"type": "gap", "cause": "trimmed"})
         assert asked(balance, 1) is None
