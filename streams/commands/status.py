@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from streams import wire
 from streams.clock import wall_ms
@@ -13,6 +13,8 @@ from streams.commands.reading import reader
 from streams.commands.standing import Queue
 from streams.core.job import job_key
 from streams.settings import Settings
+
+_OF_A_ROW: Final = frozenset(("id", "state", "source", "queue"))
 
 
 async def overview(settings: Settings, only: QueueName | None, *, as_json: bool) -> int:
@@ -57,9 +59,23 @@ async def job(settings: Settings, source: str, queue: str, job_id: str, *, as_js
             f"job {job_id} of queue {queue} (source {source}) is unknown",
             f"bullmq-streams tail transitions --queue {queue} --job {job_id} --from beginning tells what became of it",
         )
-    row = wire.loads(value)
+    row = _row(value)
+    if row is None:
+        raise CommandError(
+            f"the newest record of job {job_id} of queue {queue} (source {source}) on status is no row: somebody else "
+            "wrote it",
+            f"bullmq-streams snapshot --queue {queue} has the job looked at, and its row written anew",
+        )
     if as_json:
         console.print_json(row)
     else:
         status_text.job(row)
     return 0
+
+
+def _row(value: bytes) -> dict[str, Any] | None:
+    try:
+        row = wire.loads(value)
+    except wire.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and row.keys() >= _OF_A_ROW else None

@@ -229,6 +229,15 @@ def test_one_job_with_its_history(kafka, prefix, settings):
     assert run("status", "q", "a/1", **settings).exit_code == 1
 
 
+def test_a_record_that_is_no_row(kafka, prefix, settings):
+    for value in (b"{", b"[]", b'{"state": 5}'):
+        put(kafka, prefix, [Put("status", "default/q/9", value)])
+        result = run("status", "q", "9", **settings)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "is no row: somebody else wrote it; bullmq-streams snapshot --queue q" in result.stderr
+    assert run("status", **settings).exit_code == 0
+
+
 def test_the_only_source_need_not_be_named(kafka, prefix, settings):
     put(kafka, prefix, [row("1", "active", source="eu")])
     eu = settings | {"SOURCES__EU__URL": "redis://eu"}
