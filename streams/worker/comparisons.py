@@ -7,8 +7,9 @@ was done. Nothing here is kept: a worker that starts reads the last minutes of `
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ class Comparison:
     reason: str
     common_id: str | None
     """Where a history has just ended: the last id that it shares with this one, None where there is none."""
-    started_at: int
+    heard_s: float
     finished: bool = False
     ends: Mapping[int, int] | None = None
     compared: set[int] = field(default_factory=set)
@@ -55,7 +56,8 @@ class Comparison:
 class Comparisons:
     """Those of the last minutes, in the order in which they began."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
         self._by_request: dict[str, Comparison] = {}
         self._common: dict[Queue, str] = {}
         self.corrected: dict[Queue, Counter[int]] = {}
@@ -97,15 +99,16 @@ class Comparisons:
         name = (str(record["source"]), str(record["queue"]))
         start = Start(int(record["epoch"]), str(record["stream_id"]), int(record["observed_at"]))
         self._by_request.pop(request, None)  # begun again after a stop of the bridge
-        found = Comparison(request, name, start, str(record["reason"]), self._common.get(name), int(record["at"]))
+        found = Comparison(request, name, start, str(record["reason"]), self._common.get(name), self._now_s())
         found.corrected_before = Counter(self.corrected.get(name, {}))
         self._by_request[request] = found
         if len(self._by_request) > _MOST_KEPT:
             del self._by_request[next(iter(self._by_request))]
-        self._forget(before_ms=found.started_at - KEPT_MS)
+        self._forget(before_s=found.heard_s - KEPT_MS / 1000)
 
-    def _forget(self, before_ms: int) -> None:
-        for request in [each.request for each in self._by_request.values() if each.started_at < before_ms]:
+    def _forget(self, before_s: float) -> None:
+        """By when they were heard of: the clock of a bridge may be an hour ahead of the last one's."""
+        for request in [each.request for each in self._by_request.values() if each.heard_s < before_s]:
             del self._by_request[request]
 
     def unplaced(self) -> list[Comparison]:

@@ -19,6 +19,8 @@ from streams.worker.comparisons import KEPT_MS, Comparisons
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 5.0
+_LAST_RECORDS: Final = 20
+_LOOK_MS: Final = 2_000
 Listener = Callable[[Mapping[str, Any]], None]
 
 
@@ -50,7 +52,8 @@ class Follower:
             for number in range(self._settings.kafka.partitions)
         ]
         consumer.assign([partition])
-        since = (await consumer.offsets_for_times({partition: wall_ms() - KEPT_MS}))[partition]
+        now_ms = min(wall_ms(), await _newest_ms(consumer, partition))
+        since = (await consumer.offsets_for_times({partition: now_ms - KEPT_MS}))[partition]
         if since is None:
             await consumer.seek_to_end(partition)
         else:
@@ -78,3 +81,12 @@ class Follower:
                 listener(record)
             except Exception as error:  # noqa: BLE001 - whatever somebody else has written, it costs that record alone
                 log.debug("on health: %r", error)
+
+
+async def _newest_ms(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
+    """When the last records were written: a worker whose clock is ahead is not to pass over the last minutes."""
+    begin = (await consumer.beginning_offsets([partition]))[partition]
+    end = (await consumer.end_offsets([partition]))[partition]
+    consumer.seek(partition, max(begin, end - _LAST_RECORDS))
+    found = await consumer.getmany(partition, timeout_ms=_LOOK_MS) if end > begin else {}
+    return max((record.timestamp for records in found.values() for record in records), default=wall_ms())

@@ -66,10 +66,16 @@ def test_after_a_failover_the_common_id_counts_and_after_a_drift_it_does_not():
         assert (found.common_id, found.concerns_finished) == ("3-0", also)
 
 
-def test_old_ones_are_forgotten():
-    comparisons = Comparisons()
-    finished(comparisons, p0=1)
-    comparisons.take(snapshot("started", "later", at=1_001 + KEPT_MS))
+def test_old_ones_are_forgotten_by_when_they_were_heard_of():
+    """A bridge whose clock is an hour ahead takes none of the others away."""
+    now = [0.0]
+    comparisons = Comparisons(lambda: now[0])
+    first = finished(comparisons, p0=1)
+    now[0] = KEPT_MS / 1000
+    comparisons.take(snapshot("started", "later", at=1_001 + 3_600_000))
+    assert list(comparisons.due(0)) == [first]
+    now[0] += 0.1
+    comparisons.take(snapshot("started", "last"))
     assert list(comparisons.due(0)) == []
 
 

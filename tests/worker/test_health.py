@@ -33,9 +33,12 @@ def test_a_strange_record_is_passed_over_by_each_listener(value):
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("ahead_ms", [0, 3_600_000])
 async def test_the_last_minutes_are_read_again_and_the_end_of_events_is_that_after_the_comparison(
-    kafka, prefix, topics
+    kafka, prefix, topics, monkeypatch, ahead_ms
 ):
+    """Also by a worker whose clock is an hour ahead."""
+    monkeypatch.setattr("streams.worker.health.wall_ms", lambda: int(time.time() * 1000) + ahead_ms)
     names = await topics(PARTITIONS)
     found = settings(KAFKA__BOOTSTRAP_SERVERS=kafka, KAFKA__TOPIC_PREFIX=prefix, KAFKA__PARTITIONS=str(PARTITIONS))
     heard: list[Any] = []
