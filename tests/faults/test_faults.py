@@ -1,8 +1,8 @@
 """Faults in a row over the whole line, on three brokers and a Redis that goes back: at rest all is as BullMQ says.
 
-The short form has sixty with short pauses, the long one, among the long proofs, 20 seeds of 50:
+The short form has sixty with short pauses, the long one 20 seeds of 50, both among the long proofs:
 
-    make test ARGS="-k sixty_faults -s"
+    make proof ARGS="-k sixty_faults -s"
     make proof ARGS="-k faults"
     FAULTS_SEED=7 FAULTS_COUNT=50 FAULTS_KINDS=redis,stream python -m pytest -m slow tests/faults -s
 
@@ -27,6 +27,7 @@ SEEDS = [int(ONLY)] if ONLY else [*LONG_SEEDS]
 pytestmark = [pytest.mark.system, pytest.mark.node]
 
 
+@pytest.mark.slow
 async def test_sixty_faults(tmp_path):
     await passed(tmp_path, Plan(SHORT_SEED, 60, KINDS, longest_s=8))
 
