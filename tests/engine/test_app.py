@@ -247,7 +247,7 @@ class TestBroker:
         assert len(caplog.records) == 1
         admin.error = None
         with caplog.at_level("INFO"):
-            await asyncio.wait_for(waiting, 2)
+            await asyncio.wait_for(waiting, 20)
         assert caplog.records[-1].getMessage() == "Kafka answers and all topics are there"
 
     async def test_a_lost_broker_is_seen_while_running(self, admin, monkeypatch):
@@ -383,7 +383,7 @@ class TestRun:
             await until(lambda: app.ticks)
         app.watched.set_exception(UserError("eight, not twelve"))
         with pytest.raises(UserError, match="eight"):
-            await asyncio.wait_for(running, 2)
+            await asyncio.wait_for(running, 20)
         assert app.stopped == 1
 
     async def test_a_signal_while_kafka_is_waited_for(self):
@@ -392,7 +392,7 @@ class TestRun:
         running = asyncio.create_task(engine_run.run(app, tick_interval_s=1))
         await asyncio.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert await asyncio.wait_for(running, 2) == 0
+        assert await asyncio.wait_for(running, 20) == 0
         assert not app.started.is_set()
 
     @pytest.mark.errors_expected
@@ -406,7 +406,7 @@ class TestRun:
         running = asyncio.create_task(engine_run.run(app, tick_interval_s=1))
         await app.started.wait()
         app._crashed.set() if crashes else os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 2)
+        await asyncio.wait_for(running, 20)
         assert codes == [code]
 
     async def test_an_app_of_another_loop_is_refused(self):
