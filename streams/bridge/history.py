@@ -111,7 +111,8 @@ class Verdict:
     """`resume` = the entry after which to read on; `common` = the last that both histories are known to have.
 
     `ordinal` is that of `resume`; `undone` = entries handed on that this history has not. `cause` `same` with
-    `resume` below the last entry read: what was read and not handed on is to be read again.
+    `resume` below the last entry read: what was read and not handed on is to be read again. `hole` = the id up to which
+    entries may be missing, where nobody can count them.
     """
 
     cause: Cause
@@ -119,6 +120,7 @@ class Verdict:
     common: Id
     ordinal: int | None
     undone: int | None = None
+    hole: Id | None = None
 
     @property
     def begins_epoch(self) -> bool:
@@ -138,6 +140,8 @@ def judge(kept: Kept, now: Now) -> Verdict:
     if cause == "undecided" and tail_cause == "same":
         cause = "trimmed"
     if cause in ("same", "trimmed"):
+        if cause == "trimmed" and tail_cause == "trimmed" and _may_miss(tail, now):
+            return Verdict("trimmed", tail.at, tail.at, _ordinal_at(tail.at, now), hole=now.first or now.last)
         if tail_cause in ("same", "trimmed"):
             return Verdict("trimmed" if cause == "trimmed" else "same", tail.at, tail.at, _believable(kept, now))
         ordinal = _first_ordinal(now) if position.at == START else position.ordinal
@@ -151,6 +155,20 @@ def _believable(kept: Kept, now: Now) -> int | None:
     """The position's ordinal, unless the stream has had fewer entries than were read: somebody set its counter back."""
     read = kept.tail.ordinal
     return None if read is not None and now.added is not None and now.added < read else kept.position.ordinal
+
+
+def _may_miss(tail: Past, now: Now) -> bool:
+    """Whether entries behind the last one read may have been trimmed, too, and the stream's counter cannot tell."""
+    return tail.ordinal is None and now.last is not None and now.last > tail.at
+
+
+def _ordinal_at(at: Id, now: Now) -> int | None:
+    """Of an id that stands before all entries that can be read, or at the end of them."""
+    if now.added is None:
+        return None
+    if now.last == at:
+        return now.added
+    return now.added - now.length if now.first is None or now.first > at else None
 
 
 def _first_ordinal(now: Now) -> int | None:
@@ -222,7 +240,8 @@ def _parted(kept: Kept, now: Now, cause: Cause) -> Verdict:
         return Verdict(cause, common.at, common.at, common.ordinal, undone)
     if now.last is None:
         return Verdict(cause, START, START, 0)
-    return Verdict(cause, min(now.last, position.at), START, None)
+    resume = min(now.last, position.at)
+    return Verdict(cause, resume, START, _ordinal_at(resume, now))
 
 
 def _newest_common(kept: Kept, now: Now) -> Past | None:

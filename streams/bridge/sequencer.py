@@ -150,6 +150,8 @@ def _count(stream: Stream, mark: Mark, taken: Taken) -> None:
     if stream.ordinal is not None and mark.added > stream.ordinal:
         lost = mark.added - stream.ordinal
         taken.gaps.append(Gap(stream.settled, mark.at, lost, "trimmed", stream.epoch))
+    elif stream.ordinal is None and mark.at > stream.position:  # the entry was there, and was never read
+        taken.gaps.append(Gap(stream.position, mark.at, None, "trimmed", stream.epoch))
     # Fewer than were read, and not in doubt: somebody has set the counter by hand.
     stream.ordinal = mark.added
     stream.settled = mark.at
@@ -175,7 +177,7 @@ def mark(stream: Stream, at: Id, added: int | None, *, paused: bool, final: bool
 def hand_on(stream: Stream, taken: Taken) -> None:
     """Remember what of a turn goes to Kafka now: up to here a later verdict counts as told."""
     entries = [(parse_id(raw[0]), sign(raw)) for raw in taken.passed]
-    hole = max((gap.upto for gap in taken.gaps if gap.lost), default=None)
+    hole = max((gap.upto for gap in taken.gaps if gap.cause == "trimmed" and gap.lost != 0), default=None)
     stream.memory.hand_on(stream.position, stream.ordinal, entries, hole)
     stream.entries_read += taken.read
     stream.entries_lost += sum(gap.lost or 0 for gap in taken.gaps)
@@ -199,9 +201,9 @@ def is_exhausted(stream: Stream, read: Past, head: Head) -> bool:
     on its way; so the entries counted are those of the head before.
     """
     before, stream.unread = stream.unread, None
-    if head.added is None or read.ordinal is None or read.at != stream.newest or stream.buffer:
+    if head.added is None or read.at != stream.newest or stream.buffer or head.after > read.at:
         return False
-    if head.after > read.at or head.added <= read.ordinal:
+    if head.at <= read.at if read.ordinal is None else head.added <= read.ordinal:
         return False
     stream.unread = Unread(read.at, head.at, head.added, head.paused)
     if before is None or before.read != read.at:
@@ -229,7 +231,11 @@ def follow(stream: Stream, verdict: Verdict, server: Server, taken: Taken, drop:
     stream.unsure = False
     if not verdict.begins_epoch and verdict.resume == tail_of(stream, taken).at:
         stream.memory.server = server
-        if verdict.ordinal is None:
+        if verdict.hole is not None:
+            taken.gaps.append(Gap(verdict.resume, verdict.hole, None, "trimmed", stream.epoch))
+            stream.ordinal = None if verdict.ordinal is None else verdict.ordinal - len(stream.buffer)
+            stream.dirty = True
+        elif verdict.ordinal is None:
             stream.ordinal = stream.memory.ordinal = None
         return taken
     left = Taken()

@@ -397,3 +397,41 @@ def test_over_one_connection_a_first_replica_changes_nothing_and_a_promotion_doe
     assert LONE.goes_on_from(replace(LONE, offset=7))
     assert replace(LONE, replid="r2", replid2="0" * 40).goes_on_from(LONE)
     assert not replace(LONE, replid="r2", replid2="ra").goes_on_from(LONE)
+
+
+def uncounted() -> Kept:
+    """Nobody knows how many entries the stream had ever got at the last that was read."""
+    position = Past((10, 0), 10, None, 1000)
+    return Kept(A.run_id, A.replid, position, position)
+
+
+@pytest.mark.parametrize(
+    ("now", "hole", "ordinal"),
+    [
+        (says(A, [], added=40, last=30), (30, 0), 40),
+        (says(A, [20, 30], added=40), (20, 0), 38),
+        (says(A, [20, 30], added=None), (20, 0), None),
+        (says(A, [], added=40, last=10), None, None),
+    ],
+)
+def test_where_entries_cannot_be_counted_some_may_be_missing(now, hole, ordinal):
+    verdict = judge(uncounted(), now)
+    assert (verdict.cause, verdict.resume, verdict.hole) == ("trimmed", (10, 0), hole)
+    if hole is not None:
+        assert verdict.ordinal == ordinal
+
+
+@pytest.mark.parametrize(
+    ("now", "resume", "ordinal"),
+    [
+        (says(STRANGER, [20, 30], added=40), (10, 0), 38),
+        (says(STRANGER, [], added=40, last=30), (10, 0), 40),
+        (says(STRANGER, [2, 7], added=40), (7, 0), 40),
+        (says(STRANGER, [2, 30], added=40), (10, 0), None),
+        (says(STRANGER, [20, 30], added=None), (10, 0), None),
+    ],
+)
+def test_in_another_history_entries_are_counted_as_soon_as_they_can_be(now, resume, ordinal):
+    kept = replace(uncounted(), trail=())
+    verdict = judge(kept, now)
+    assert (verdict.cause, verdict.resume, verdict.ordinal) == ("failover", resume, ordinal)

@@ -357,6 +357,53 @@ def test_what_cannot_be_read_any_more_is_so_only_when_it_was_seen_twice():
     assert not sequencer.is_exhausted(own, sequencer.read_so_far(own), head(12, 0, 12))
 
 
+def uncounted(own: Stream) -> None:
+    """Nobody knows how many entries it had."""
+    own.ordinal = None
+
+
+def test_what_cannot_be_read_and_was_never_counted_is_told_all_the_same():
+    """After a history of which nobody knows how many entries it had, on a stream that keeps nothing."""
+    own, _ = handed_on(5)
+    uncounted(own)
+    read = sequencer.read_so_far(own)
+    assert not sequencer.is_exhausted(own, read, head(5, 0, 9))
+    assert own.unread is None
+    assert not sequencer.is_exhausted(own, read, head(9, 0, 9))
+    assert sequencer.is_exhausted(own, read, head(12, 0, 12))
+    taken = sequencer.take(own, 10)
+    assert [(gap.after, gap.lost, gap.upto) for gap in taken.gaps] == [((5, 0), None, (9, 0))]
+    assert (own.position, own.ordinal) == ((9, 0), 9)
+
+
+def test_a_mark_whose_entry_was_never_read_is_a_loss_that_nobody_can_count():
+    own, _ = handed_on(5)
+    uncounted(own)
+    sequencer.mark(own, (5, 0), 5, paused=False)
+    sequencer.mark(own, (9, 0), 9, paused=False)
+    own.buffer.append(("12-0", ["event", "active", "jobId", "1"]))
+    own.held.append(1)
+    taken = sequencer.take(own, 10)
+    assert [(gap.after, gap.lost, gap.upto) for gap in taken.gaps] == [((5, 0), 4, (9, 0))]
+    uncounted(own)
+    sequencer.mark(own, (14, 0), 14, paused=False)
+    own.buffer.append(("20-0", ["event", "active", "jobId", "1"]))
+    taken = sequencer.take(own, 10)
+    assert [(gap.after, gap.lost, gap.upto) for gap in taken.gaps] == [((12, 0), None, (14, 0))]
+    sequencer.hand_on(own, taken)
+    assert own.entries_lost == 0
+
+
+def test_a_hole_that_a_verdict_has_found_is_a_gap():
+    own, _ = handed_on(5)
+    uncounted(own)
+    own.buffer.append(("7-0", ["event", "active", "jobId", "1"]))
+    verdict = Verdict("trimmed", (7, 0), (7, 0), 30, hole=(20, 0))
+    taken = sequencer.follow(own, verdict, Server("a", "ra"), sequencer.Taken(), lambda _: None)
+    assert [(gap.after, gap.lost, gap.upto) for gap in taken.gaps] == [((7, 0), None, (20, 0))]
+    assert (own.ordinal, own.dirty, own.unsure) == (29, True, False)
+
+
 def test_a_look_of_a_stream_in_doubt_is_made_again():
     own = stream(position=(9, 0), unsure=True)
     sequencer.add_looks(own, [look(8), look(9, "8")])
